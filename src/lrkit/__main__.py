@@ -1,0 +1,5 @@
+"""``python -m lrkit`` is ``lrkit``."""
+
+from lrkit.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""Binding: schedules into the param groups of any torch optimizer, and nothing to lose on resume."""

@@ -1,0 +1,62 @@
+"""The record of an attachment: a few flat keys inside each of the optimizer's own param groups.
+
+    lrkit_step        0-d int64 CPU tensor: updates done. Replaced, never mutated: copies of the group stay true, and a
+                      compiled step does not recompile.
+    lrkit_spec        str: the schedules' text, so that another schedule on resume can be named and refused.
+    lrkit_base_<key>  float: the value that the schedule's factor multiplies.
+
+Whoever checkpoints the optimizer has checkpointed the schedule. Knows torch's groups; knows no schedule.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+STEP, SPEC, BASE = "lrkit_step", "lrkit_spec", "lrkit_base_"
+
+
+def step_tensor(step: int) -> Tensor:
+    """A new record of a step."""
+    return torch.tensor(step, dtype=torch.int64, device="cpu")
+
+
+def read_step(group: Mapping[str, Any]) -> int | None:
+    """The step on record, whatever form a host gave it; None where there is none."""
+    step = group.get(STEP)
+    return None if step is None else int(step)
+
+
+def number_in(group: Mapping[str, Any], key: str) -> float:
+    """The present value of a group's key, a number or a tensor of one."""
+    return float(group[key])
+
+
+def unshare(optimizer: torch.optim.Optimizer, key: str) -> None:
+    """Give each group its own tensor: torch lets all groups and `defaults` share the one that was passed."""
+    taken = {id(optimizer.defaults.get(key))}
+    for group in optimizer.param_groups:
+        value = group.get(key)
+        if isinstance(value, Tensor):
+            if id(value) in taken:
+                group[key] = value.detach().clone()
+            taken.add(id(group[key]))
+
+
+def write(group: dict[str, Any], key: str, value: float) -> None:
+    """Set a group's key: a tensor in place (whoever compiled a step holds it), a number anew."""
+    present = group.get(key)
+    if isinstance(present, Tensor):
+        with torch.no_grad():
+            present.fill_(value)
+    else:
+        group[key] = value
+
+
+def has_updates(state: Mapping[Any, Any]) -> bool:
+    """Whether an optimizer's state (live or from a checkpoint) shows that updates were taken."""
+    return any(bool(entry) for entry in state.values())
+
+
+__all__ = ["BASE", "SPEC", "STEP", "has_updates", "number_in", "read_step", "step_tensor", "unshare", "write"]

@@ -1,0 +1,38 @@
+"""``lrkit schedule "TEXT"``."""
+
+from typing import Annotated
+
+import typer
+
+
+def command(
+    text: Annotated[str, typer.Argument(metavar='"TEXT"', help='E.g. "warmup 5% > cosine to 0.1".')],
+    total: Annotated[int | None, typer.Option(help="Updates of the whole run, which % refers to.")] = None,
+    steps_per_epoch: Annotated[int | None, typer.Option(help="Updates of an epoch, which ep refers to.")] = None,
+) -> None:
+    """Read a schedule, draw it, and print its values at the places that matter."""
+    import numpy as np
+
+    from lrkit.cli.screen import console
+    from lrkit.reporting.terminal import draw
+    from lrkit.schedules.base import Join, Schedule
+    from lrkit.schedules.template import Template
+    from lrkit.schedules.text import parse
+
+    parsed = parse(text)
+    console.print(str(parsed), style="bold", markup=False)
+    if isinstance(parsed, Template):
+        shown = 1000 if total is None else total
+        parsed = parsed.resolve(shown, steps_per_epoch)
+        assumed = " (an example: say --total)" if total is None else ""
+        console.print(f"over {shown} updates{assumed}: {parsed}", markup=False)
+    stages: tuple[Schedule, ...] = parsed.stages if isinstance(parsed, Join) else (parsed,)
+    length = parsed.steps or sum(stage.steps or 1000 for stage in stages)
+    steps = np.unique(np.linspace(0, length - 1, min(length, 2000)).round())
+    console.print(draw(steps, parsed(steps)), markup=False)
+    start = 0
+    for stage in stages:
+        last = start + (stage.steps or length - start) - 1
+        console.print(f"  steps {start:>7}–{last:<7}  {parsed(start):.4g} → {parsed(last):.4g}   {stage}", markup=False)
+        start = last + 1
+    console.print(f"  after that         {parsed(length):.4g}", markup=False)

@@ -1,0 +1,1 @@
+"""The demo: the whole promise on real data, in one command."""

@@ -1,0 +1,151 @@
+"""Curve: a run's loss as the rules read it. Blocks of equal length, the drop, the noise, the trend, and the rate beside it.
+
+Nothing depends on the loss's scale; the offset is unknown, so every size is a share of the drop from start to lowest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lrkit.errors import InputError
+from lrkit.run import Run
+
+Array = NDArray[np.float64]
+BLOCKS = 100
+FEWEST = 30  # points below which no rule speaks
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What the rules look at.
+
+    Args:
+        steps: (b,) middle step of each block.
+        loss: (b,) mean loss of each block.
+        lr: (b,) mean rate of each block, or None where the run has none.
+        start: Loss before training: the first row, or the median of the first three if that is lower.
+        points: Finite losses in the run.
+        nonfinite: First step of the tail whose loss is not finite, or None.
+        last: Last step of the run.
+    """
+
+    steps: Array
+    loss: Array
+    lr: Array | None
+    start: float
+    points: int
+    nonfinite: int | None
+    last: int
+
+    @property
+    def end(self) -> float:
+        """Median loss of the last tenth."""
+        return float(np.median(self.loss[-max(3, len(self.loss) // 10) :]))
+
+    @property
+    def low(self) -> float:
+        """Lowest smoothed loss."""
+        return float(np.min(_median3(self.loss)))
+
+    @property
+    def drop(self) -> float:
+        """From the start to the lowest, never 0."""
+        return max(self.start - self.low, 1e-12 * max(1.0, abs(self.start)))
+
+    @property
+    def noise(self) -> float:
+        """Spread of one block around its neighbours: 1.05 · median |difference|."""
+        return 1.05 * float(np.median(np.abs(np.diff(self.loss)))) if len(self.loss) > 1 else 0.0
+
+    @property
+    def peak(self) -> float | None:
+        """The highest rate."""
+        return None if self.lr is None else float(np.max(self.lr))
+
+    @property
+    def decays(self) -> bool:
+        """Whether the rate ends below half of its peak: then being flat before is by design."""
+        return self.lr is not None and float(self.lr[-1]) < 0.5 * float(np.max(self.lr))
+
+    @property
+    def travelled(self) -> Array:
+        """(b,) share of the way: the sum of the rates so far, 0 to 1; of the steps where no rate is known."""
+        sums = np.cumsum(self.lr if self.lr is not None and np.max(self.lr) > 0 else np.ones_like(self.loss))
+        return np.asarray(sums / sums[-1])
+
+    def at(self, share: float) -> float:
+        """Median loss of the five blocks around this share of the steps."""
+        i = int(share * (len(self.loss) - 1))
+        return float(np.median(self.loss[max(0, i - 2) : i + 3]))
+
+    def trend(self, since: float) -> tuple[float, float]:
+        """(drop, t) of a straight line through the loss over the way travelled after `since`.
+
+        Returns:
+            The line's fall as a share of the whole drop, positive where the loss falls; and its t value.
+        """
+        x = self.travelled
+        keep = x >= since
+        if int(keep.sum()) < 5:
+            return 0.0, 0.0
+        x, y = x[keep], self.loss[keep]
+        slope, level = np.polyfit(x - x.mean(), y, 1)
+        residual = y - (slope * (x - x.mean()) + level)
+        error = float(residual.std()) / max(float(np.sqrt(((x - x.mean()) ** 2).sum())), 1e-300)
+        return float(-slope * (x[-1] - x[0])) / self.drop, float(-slope) / max(error, 1e-300)
+
+    def rise(self) -> tuple[float, int]:
+        """(height, block) of the highest stretch of three blocks in the first tenth (six at least), above the start."""
+        head = self.loss[: max(6, len(self.loss) // 10)]
+        lows = np.array([np.min(head[i : i + 3]) for i in range(max(1, len(head) - 2))])
+        return float(np.max(lows)) - self.start, int(np.argmax(lows))
+
+
+def _median3(values: Array) -> Array:
+    if len(values) < 3:
+        return values
+    padded = np.concatenate([values[:1], values, values[-1:]])
+    return np.median(np.lib.stride_tricks.sliding_window_view(padded, 3), axis=1)
+
+
+def curve_of(run: Run) -> Curve:
+    """Read a run.
+
+    Raises:
+        InputError: If it has no `loss`, or no row of it.
+    """
+    if "loss" not in run or len(run) == 0:
+        raise InputError(f"diagnose(run): there is no loss to read; columns are {', '.join(run.columns)}. Name it 'loss'.")
+    loss, step = run["loss"], run["step"]
+    finite = np.isfinite(loss)
+    seen = np.flatnonzero(finite)
+    # A NaN after the last finite loss is an explosion, unless the row only carries a validation: then it just lacks one.
+    validated = [run[name] for name in run.columns if name.startswith("val_")]
+    only_val = np.isfinite(validated).any(axis=0) if validated else np.zeros(len(run), bool)
+    tail = np.flatnonzero(~finite & ~only_val & (np.arange(len(run)) > (seen[-1] if len(seen) else -1)))
+    if len(seen) == 0:
+        nothing = np.empty(0)
+        return Curve(nothing, nothing, None, float("nan"), 0, int(step[0]), int(step[-1]))
+    values, steps = loss[finite], step[finite]
+    parts = np.array_split(np.arange(len(values)), min(BLOCKS, len(values)))
+    rate = run["lr"][finite] if "lr" in run else np.full(len(values), np.nan)
+    known = bool(np.isfinite(rate).all() and np.max(rate) > 0)
+    return Curve(
+        steps=np.array([steps[part].mean() for part in parts]),
+        loss=np.array([values[part].mean() for part in parts]),
+        lr=np.array([rate[part].mean() for part in parts]) if known else None,
+        start=float(min(values[0], np.median(values[:3]))),
+        points=len(values),
+        nonfinite=int(step[tail[0]]) if len(tail) else None,
+        last=int(step[-1]),
+    )
+
+
+def advised(curve: Curve, factor: float) -> str:
+    """``from 0.3 to 0.03``, or the factor alone where the rate is unknown."""
+    if curve.peak is None:
+        return f"{'multiply' if factor > 1 else 'divide'} the rate by {max(factor, 1 / factor):.3g}"
+    return f"change the rate from {curve.peak:.3g} to {curve.peak * factor:.3g}"

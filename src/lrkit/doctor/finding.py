@@ -1,0 +1,44 @@
+"""Finding: one thing the doctor saw."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What, since when, how sure, by what evidence, and what to do, with numbers.
+
+    Args:
+        code: The illness: ``diverged``, ``too_high_at_start``, ``too_high_later``, ``too_low``, ``cannot_tell``.
+        sentence: What was seen, in plain words.
+        confidence: Share of such findings that were right on labelled sweeps (see ``docs/doctor.md``), 0 to 1.
+        window: (first, last) step that it is about.
+        evidence: What speaks for it, in numbers.
+        counter: What speaks against it, or what could not be seen.
+        advice: What to do, with numbers.
+        verify: How to see that it helped.
+        factor: What the advice multiplies the rate with; 1 where it leaves it.
+        restart: The step to go back to; None where nothing is to be redone.
+    """
+
+    code: str
+    sentence: str
+    confidence: float
+    window: tuple[int, int]
+    evidence: tuple[str, ...]
+    counter: tuple[str, ...]
+    advice: str
+    verify: str
+    factor: float = 1.0
+    restart: int | None = None
+
+    @property
+    def sure(self) -> str:
+        """The confidence in a word: certain, likely or possible."""
+        return "certain" if self.confidence >= 0.95 else "likely" if self.confidence >= 0.6 else "possible"
+
+    def __str__(self) -> str:
+        lines = [f"{self.code} ({self.sure}, {self.confidence:.0%}): {self.sentence}"]
+        lines += [f"  for:     {line}" for line in self.evidence]
+        lines += [f"  against: {line}" for line in self.counter]
+        lines += [f"  do:      {self.advice}", f"  verify:  {self.verify}"]
+        return "\n".join(lines)

@@ -1,0 +1,28 @@
+"""Too low: slow all along; at the end the loss still falls as if there were far to go (the yellow curve)."""
+
+from lrkit.doctor.curve import Curve, advised
+from lrkit.doctor.finding import Finding
+
+_CONSTANT, _DECAYING = 0.05, 0.25  # of the drop, made in the last third of the way
+
+
+def too_low(curve: Curve) -> Finding | None:
+    """The last third of the way (in summed rate) still makes a good share of the drop, steadily, and nothing ever rose.
+
+    A decaying rate lowers the loss by decaying, so there the share has to be larger.
+    """
+    falls, t = curve.trend(since=2 / 3)
+    height, _ = curve.rise()
+    limit = _DECAYING if curve.decays else _CONSTANT
+    if falls < limit or t < 5 or height > max(0.1 * curve.drop, 4 * curve.noise):
+        return None
+    # A third of the drop in a third of the way is a straight line: the rate has hardly begun to matter.
+    factor = 10.0 if falls > 0.25 else 3.0
+    return Finding(
+        "too_low", "the loss falls slowly all along and is still falling at the end: the rate is too low",
+        0.95 if falls > 2 * limit or (not curve.decays and falls > 0.1) else 0.8, (int(curve.steps[0]), curve.last),
+        (f"the last third of the way, counted in summed rate, makes {falls:.0%} of the whole drop",),
+        ("a longer run at this rate would get there too",),
+        f"{advised(curve, factor)} and restart",
+        "the new run reaches this run's last loss in less than half the updates", factor=factor, restart=0,
+    )  # fmt: skip

@@ -1,0 +1,144 @@
+"""The drawings: curves over steps, curves over rates, a finder's evidence. Arrays in, axes out."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from lrkit.figures.style import BLUE, GREEN, INK, ORANGE, PALETTE, axes_or_new
+
+Array = NDArray[np.float64]
+_POINTS = 1200  # more than a screen shows
+
+
+def thin(x: Array, y: Array, limit: int = _POINTS) -> tuple[Array, Array]:
+    """At most about ``limit`` points that look the same: of each stretch, the lowest and the highest value.
+
+    Args:
+        x: (n,) ascending.
+        y: (n,) values; non-finite ones are kept as gaps.
+        limit: Points to keep.
+    """
+    if len(x) <= limit:
+        return x, y
+    keep = {0, len(x) - 1}
+    for block in np.array_split(np.arange(len(x)), limit // 2):
+        values = y[block]
+        if np.isfinite(values).any():
+            keep.update((int(block[np.nanargmin(values)]), int(block[np.nanargmax(values)])))
+        else:
+            keep.add(int(block[0]))
+    index = np.array(sorted(keep))
+    return x[index], y[index]
+
+
+def positive_spread(y: Array) -> bool:
+    """Whether a logarithmic axis suits these values: all positive, and more than a factor of 20 apart."""
+    y = y[np.isfinite(y)]
+    return bool(len(y) and y.min() > 0 and y.max() > 20 * y.min())
+
+
+def curves(
+    lines: Mapping[str, tuple[Array, Array]],
+    ax: Axes | None = None,
+    *,
+    xlabel: str = "step",
+    ylabel: str = "",
+    log_y: bool | None = None,
+    faint: Sequence[str] = (),
+    colors: Mapping[str, str] | None = None,
+) -> Axes:
+    """Curves over a common x.
+
+    Args:
+        lines: label → (x, y), each (n,).
+        ax: Axes to draw on; a new figure's where None.
+        xlabel: Name and unit of x.
+        ylabel: Name and unit of y.
+        log_y: A logarithmic y axis; None decides by the values' spread.
+        faint: Labels to draw thin, pale and without a place in the legend (raw values behind smoothed ones).
+        colors: Colours by label, where they carry a meaning.
+    """
+    ax = axes_or_new(ax)
+    colors = colors or {}
+    strong = [label for label in lines if label not in faint]
+    for label, (x, y) in lines.items():
+        color = colors.get(label, PALETTE[strong.index(label) % len(PALETTE)] if label in strong else BLUE)
+        width, alpha = (0.7, 0.35) if label in faint else (1.6, 1.0)
+        shown = "_nolegend_" if label in faint else label
+        ax.plot(*thin(np.asarray(x, float), np.asarray(y, float)), color=color, lw=width, alpha=alpha, label=shown)
+    every = np.concatenate([np.asarray(y, float) for _, y in lines.values()]) if lines else np.empty(0)
+    if positive_spread(every) if log_y is None else log_y:
+        ax.set_yscale("log")
+    ax.set_xlabel(xlabel)
+    ax.set_ylabel(ylabel)
+    if len(strong) > 1:
+        ax.legend(loc="best")
+    return ax
+
+
+def window(ax: Axes, start: float, stop: float) -> None:
+    """Shade a stretch of steps: here is what the finding is about."""
+    ax.axvspan(start, stop, color=ORANGE, alpha=0.15, lw=0)
+
+
+def schedule_curve(steps: Array, values: Array, ax: Axes | None = None, *, ylabel: str = "factor of the base rate") -> Axes:
+    """A schedule over its steps, filled, from zero up."""
+    ax = axes_or_new(ax)
+    x, y = thin(steps, values)
+    ax.fill_between(x, 0, y, color=BLUE, alpha=0.12, lw=0)
+    ax.plot(x, y, color=BLUE)
+    ax.set_ylim(bottom=0)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_xlabel("step (optimizer update)")
+    ax.set_ylabel(ylabel)
+    return ax
+
+
+def evidence(
+    ramp: tuple[Array, Array],
+    rungs: Sequence[tuple[int, Array, Array]],
+    ax: Axes | None = None,
+    *,
+    chosen: float | None = None,
+    interval: tuple[float, float] | None = None,
+    edge: float | None = None,
+    ceiling: float | None = None,
+) -> Axes:
+    """What a finder saw, over the rate.
+
+    Args:
+        ramp: (rates, losses) of the ramp that brackets.
+        rungs: (horizon in steps, rates, losses after that many steps) of the short runs; a loss that is not finite was a
+            diverged run and is drawn as a cross at the top.
+        ax: Axes to draw on; a new figure's where None.
+        chosen: The rate that was chosen.
+        interval: Its interval.
+        edge: The rate from which the ramp blew up.
+        ceiling: Loss at which the picture is cut (the untrained loss and a little).
+    """
+    ax = axes_or_new(ax)
+    if interval is not None:
+        ax.axvspan(*interval, color=GREEN, alpha=0.15, lw=0, label="80 % interval")
+    ax.plot(*ramp, color=INK, lw=0.8, alpha=0.45, label="ramp")
+    if edge is not None:
+        ax.axvline(edge, color=ORANGE, lw=1, ls=":", label="blows up from here")
+    for color, marker, (horizon, rates, losses) in zip(PALETTE, "osD^v<", rungs, strict=False):
+        good = np.isfinite(losses)
+        ax.plot(rates[good], losses[good], color=color, marker=marker, ms=5, label=f"short runs, {horizon} steps")
+        if (~good).any():
+            height = np.full(int((~good).sum()), 0.97)
+            ax.plot(rates[~good], height, "x", color=color, ms=6, transform=ax.get_xaxis_transform(), label="_nolegend_")
+    if chosen is not None:
+        ax.axvline(chosen, color=GREEN, lw=2, label=f"chosen: {chosen:.2g}")
+    ax.set_xscale("log")
+    if ceiling is not None and np.isfinite(ceiling):
+        seen = np.concatenate([ramp[1], *[losses for _, _, losses in rungs]])
+        low = float(np.min(seen[np.isfinite(seen)], initial=ceiling))
+        ax.set_ylim(low - 0.06 * (ceiling - low), ceiling + 0.12 * (ceiling - low) + 1e-12)
+    ax.set_xlabel("learning rate (first group)")
+    ax.set_ylabel("loss")
+    ax.legend(loc="best")
+    return ax

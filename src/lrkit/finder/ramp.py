@@ -1,0 +1,99 @@
+"""The range test: raise the rate geometrically from tiny to huge, one update a rate, and see where the loss blows up.
+
+Its dependable answer is an edge: from here up it diverges. It brackets the search; it does not choose.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from lrkit.errors import InputError
+from lrkit.finder.bench import Bench
+from lrkit.run import Run
+from lrkit.schedules.base import Hold
+from lrkit.task import Loss, Step
+
+
+def range_test(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss: Loss,
+    batches: Iterable[Any],
+    start: float = 1e-7,
+    end: float = 10.0,
+    steps: int = 100,
+    *,
+    step: Step | None = None,
+    seed: int = 0,
+) -> Run:
+    """Raise the rate from `start` to `end` and record the loss: lr_t = start · (end/start)^(t/(steps−1)) (arXiv:1506.01186, §3.3).
+
+    Stops where the loss is not finite, or has clearly left its range for good. Everything is as before afterwards.
+
+    Args:
+        model: The model.
+        optimizer: Its optimizer; groups keep their ratio to the first, whose rate is meant here.
+        loss: ``(model, batch) → Tensor``.
+        batches: A loader that can be iterated again.
+        start: First rate, above 0.
+        end: Last rate, above `start`.
+        steps: Updates, at least 10.
+        step: ``(model, batch, optimizer) → loss`` in place of forward, backward and update.
+        seed: Of the test.
+
+    Returns:
+        A Run with ``step, loss, lr``; ``meta["edge"]`` is the rate from which it blew up, or None.
+
+    Raises:
+        InputError: If the range is empty, `steps` too small, or `batches` empty.
+    """
+    if not (0 < start < end < math.inf):
+        raise InputError(f"range_test(start={start!r}, end={end!r}): needs 0 < start < end. E.g. start=1e-7, end=10.")
+    if steps < 10:
+        raise InputError(f"range_test(steps={steps}): steps must be at least 10, got {steps}. 100 is usual.")
+    bench = Bench(model, optimizer, loss, batches, Hold(), steps, step, None, seed, steps)
+    with bench.open():
+        return ramp(bench, start, end, steps)
+
+
+def ramp(bench: Bench, start: float, end: float, steps: int) -> Run:
+    """The test itself, on an open bench."""
+    ratio = (end / start) ** (1 / (steps - 1))
+    rates = [start * ratio**t for t in range(steps)]
+    losses: list[float] = []
+    for loss in bench.run(lambda t: rates[t], steps):
+        losses.append(loss)
+        if not math.isfinite(loss) or blown_up(losses) is not None:
+            break
+    at = blown_up(losses)
+    edge = None if at is None else rates[at]
+    columns = {"step": range(len(losses)), "loss": losses, "lr": rates[: len(losses)]}
+    return Run(columns, {"kind": "range_test", "edge": edge, "start": start, "end": end})
+
+
+def noise_of(losses: list[float]) -> tuple[float, float]:
+    """(level, spread) of the loss at the start of a ramp, where the rate is too small to change anything."""
+    first = np.array(losses[: max(4, len(losses) // 8)])
+    return float(np.mean(first)), float(np.std(first))
+
+
+def blown_up(losses: list[float]) -> int | None:
+    """The update at which a ramp left its range: not finite, or three in a row well above where it started.
+
+    "Well above" is 4 spreads of the early losses and a quarter of the drop so far: nothing depends on the loss's scale or offset.
+    """
+    for i, loss in enumerate(losses):
+        if not math.isfinite(loss):
+            return i
+    if len(losses) < 8:
+        return None
+    level, spread = noise_of(losses[: max(8, len(losses) // 3)])
+    smooth = [float(np.median(losses[max(0, i - 1) : i + 2])) for i in range(len(losses))]
+    limit = level + 4 * spread + 0.25 * max(0.0, level - min(smooth))
+    return len(losses) - 3 if min(losses[-3:]) > limit else None

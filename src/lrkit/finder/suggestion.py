@@ -1,0 +1,137 @@
+"""Suggestion: what the finder answers. Plain data; imports without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from lrkit.errors import StateError
+from lrkit.run import Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Status = Literal["ok", "flat", "edge", "noisy", "budget", "diverged"]
+
+WORDS: dict[str, str] = {
+    "ok": "short runs of the real schedule agree on a best rate, with worse ones on both sides",
+    "flat": "the loss is the same at every rate that was tried, so none is better",
+    "edge": "the best rate lies at the edge of what was tried; the optimum may be beyond",
+    "noisy": "the differences between the rates are smaller than the noise of the loss",
+    "budget": "the budget is too small for short runs that tell rates apart",
+    "diverged": "the loss is not finite at any rate, from the start: look at the data and the loss, not at the rate",
+}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One short run of the compressed schedule.
+
+    Args:
+        lr: Peak rate of the first group.
+        steps: Its length in updates.
+        loss: What it is judged by: the validation loss after it, else its mean training loss at the end; NaN if it diverged.
+    """
+
+    lr: float
+    steps: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """What the finder answers: a rate, how sure, and what it cost.
+
+    Args:
+        lr: The rate for the first group; the untouched one unless `status` is ``"ok"`` or ``"edge"``.
+        factor: `lr` divided by the first group's base rate: what every group's base is to be multiplied with.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        status: How far to trust it; `reason` says it in words.
+        cost: What the search cost, in training runs; each forward of `validate` counts a third of an update.
+        steps: Updates that the search made.
+        seconds: How long it took.
+        base_lr: Lower rate for a cyclical schedule: a quarter of `max_lr`.
+        max_lr: Upper rate for a cyclical schedule: where the ramp's loss turns.
+        ramp: The range test that bracketed the search.
+        trials: The short runs.
+        context: What the answer depends on: schedule, horizon, base rates, seed.
+    """
+
+    lr: float
+    factor: float
+    low: float
+    high: float
+    status: Status
+    cost: float
+    steps: int
+    seconds: float
+    base_lr: float
+    max_lr: float
+    ramp: Run = field(repr=False)
+    trials: tuple[Trial, ...] = field(repr=False)
+    context: dict[str, Any] = field(repr=False)
+
+    @property
+    def found(self) -> bool:
+        """Whether `lr` is an answer, not the rate that was there before."""
+        return self.status in ("ok", "edge")
+
+    @property
+    def reason(self) -> str:
+        """The status in words."""
+        return WORDS[self.status]
+
+    def apply(self, optimizer: Any) -> None:
+        """Give the optimizer the rate: the first group gets `lr`, the others keep their ratio to it; applying twice is once.
+
+        Where a schedule is attached, its base is changed and the position stays.
+
+        Raises:
+            StateError: If nothing was found: the status says why.
+        """
+        from lrkit.binding.attach import attached
+        from lrkit.task import set_lr
+
+        if not self.found:
+            raise StateError(f"Suggestion.apply: there is no rate to apply (status {self.status!r}): {self.reason}.")
+        attachment = attached(optimizer)
+        if attachment is None or "lr" not in attachment.schedules:
+            set_lr(optimizer, self.lr)
+            return
+        bases = [float(group.get("lrkit_base_lr", group["lr"])) for group in optimizer.param_groups]
+        attachment.rebase(lr=[self.lr * base / bases[0] for base in bases])
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the evidence over the rate: the ramp, the short runs, the interval and the choice."""
+        import numpy as np
+
+        from lrkit.figures.charts import evidence
+
+        rungs = []
+        for horizon in sorted({trial.steps for trial in self.trials}):
+            points = sorted((trial.lr, trial.loss) for trial in self.trials if trial.steps == horizon)
+            rungs.append((horizon, np.array([lr for lr, _ in points]), np.array([loss for _, loss in points])))
+        ramp = (self.ramp["lr"], self.ramp.smooth("loss", 3)[1]) if len(self.ramp) else (np.empty(0), np.empty(0))
+        if len(ramp[0]) != len(ramp[1]):
+            ramp = (self.ramp["lr"], self.ramp["loss"])
+        return evidence(
+            ramp,
+            rungs,
+            ax,
+            chosen=self.lr if self.found else None,
+            interval=(self.low, self.high) if self.found else None,
+            edge=self.context.get("edge"),
+            ceiling=self.context.get("untrained_loss"),
+        )
+
+    def _repr_html_(self) -> str:
+        from lrkit.figures.style import figure_of, to_svg
+
+        return to_svg(figure_of(self.plot()), str(self)) if len(self.ramp) else str(self)
+
+    def __str__(self) -> str:
+        cost = f"{self.cost:.2f} training runs ({self.steps} updates, {self.seconds:.1f} s)"
+        if not self.found:
+            return f"no rate found ({self.status}): {self.reason}; the rate stays {self.lr:.3g}; cost {cost}"
+        return f"rate {self.lr:.3g} (80 % interval {self.low:.2g} – {self.high:.2g}); {self.status}: {self.reason}; cost {cost}"

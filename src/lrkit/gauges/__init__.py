@@ -1,0 +1,1 @@
+"""Gauges: watch any training loop; what is seen becomes a Run."""

@@ -1,0 +1,52 @@
+"""The readers: a file's text → Run, or None where the file is another's. `sniff.READERS` lists them."""
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from lrkit.logs.rows import number, run_of
+from lrkit.run import Run
+
+Reader = Callable[[Path, str], Run | None]
+
+
+def lrkit_run(path: Path, text: str) -> Run | None:
+    """A run that lrkit wrote (`run.Writer`)."""
+    return Run.load(path) if text.lstrip()[:40].startswith('{"lrkit_run"') else None
+
+
+def jsonl(path: Path, text: str) -> Run | None:
+    """One JSON object a line, as most training loops write; a torn last line is dropped."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    rows = []
+    for i, line in enumerate(lines):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            if i == len(lines) - 1 and rows:
+                break
+            return None
+        if not isinstance(row, dict):
+            return None
+        rows.append(row)
+    return run_of(str(path), rows, {"source": path.name, "format": "jsonl"}) if rows else None
+
+
+def table(path: Path, text: str) -> Run | None:
+    """A table with a header line: comma, semicolon or tab between the cells (Lightning, Keras, Ultralytics, AlgoPerf …)."""
+    header = text.lstrip("\ufeff \n").partition("\n")[0]
+    delimiter = max(",;\t", key=header.count)
+    if header.count(delimiter) < 1 or header.lstrip().startswith(("{", "[")):
+        return None
+    names = [name.strip() for name in next(csv.reader([header], delimiter=delimiter))]
+    if any(number(name) is not None for name in names):
+        return None
+    body = csv.DictReader(io.StringIO(text.lstrip("\ufeff \n")), fieldnames=names, delimiter=delimiter)
+    try:
+        next(body)
+        rows = [{name: cell.strip() for name, cell in row.items() if isinstance(cell, str)} for row in body]
+    except csv.Error:
+        return None  # quotes or cells that no table has
+    return run_of(str(path), rows, {"source": path.name, "format": "csv"})

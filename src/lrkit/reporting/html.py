@@ -1,0 +1,186 @@
+"""`report`: one HTML file that opens from disk without a network: text, and figures as SVG that follow light and dark.
+
+Knows what the values of the house say of themselves. Computes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+from lrkit.doctor.diagnosis import Diagnosis, diagnose
+from lrkit.doctor.finding import Finding
+from lrkit.errors import FileError, InputError
+from lrkit.figures.style import CSS_DARK, CSS_LIGHT, figure_of, new_figure, to_svg
+from lrkit.finder.suggestion import Suggestion
+from lrkit.reporting.panels import compare, loss_and_rate
+from lrkit.run import Run
+from lrkit.schedules.base import Schedule
+
+Item = Run | Suggestion | Diagnosis | Schedule | Sequence[Run]
+
+_CSS = """
+:root{color-scheme:light dark;%s--soft:#f6f8fa;--quiet:#57606a;--good:#1a7f37;--bad:#b35900}
+@media(prefers-color-scheme:dark){:root{%s--soft:#161b22;--quiet:#9198a1;--good:#3fb950;--bad:#ff9d5c}}
+*{box-sizing:border-box}
+body{margin:0 auto;max-width:76rem;padding:1.5rem 1rem 3rem;background:var(--paper);color:var(--ink);
+font:16px/1.5 system-ui,sans-serif}
+h1{font-size:1.6rem;margin:.2rem 0 .4rem}h2{font-size:1.2rem;margin:2.2rem 0 .6rem;border-bottom:1px solid var(--grid);
+padding-bottom:.25rem}h3{font-size:1rem;margin:0 0 .3rem}p{margin:.3rem 0}.quiet{color:var(--quiet)}
+section>.row{display:grid;grid-template-columns:minmax(0,3fr) minmax(0,2fr);gap:1.2rem;align-items:start}
+figure{margin:0}figure svg{width:100%%;height:auto;display:block}svg text{font-family:system-ui,sans-serif}
+.card{background:var(--soft);border-left:4px solid var(--quiet);border-radius:4px;padding:.7rem .9rem;margin:0 0 .8rem;
+overflow-wrap:anywhere}
+.card.good{border-color:var(--good)}.card.bad{border-color:var(--bad)}.card ul{margin:.3rem 0;padding-left:1.1rem}
+.big{font-size:1.5rem;font-weight:600}.tag{font-size:.8rem;color:var(--quiet);float:right;margin-left:.6rem}
+.scroll{overflow-x:auto}table{border-collapse:collapse;margin:.6rem 0}td,th{text-align:left;padding:.25rem .9rem .25rem 0;
+border-bottom:1px solid var(--grid)}td.n,th.n{text-align:right}code{font-family:ui-monospace,monospace;font-size:.9em}
+dl{display:grid;grid-template-columns:auto 1fr;gap:.1rem .8rem;margin:.4rem 0}dt{color:var(--quiet)}dd{margin:0}
+@media(max-width:46rem){section>.row{grid-template-columns:minmax(0,1fr)}}
+""" % (CSS_LIGHT, CSS_DARK)  # noqa: UP031  (braces are CSS's own)
+
+
+def report(
+    subject: Item | Mapping[str, Item],
+    path: str | Path,
+    *,
+    title: str = "lrkit report",
+    summary: str = "",
+    table: Sequence[Sequence[str]] = (),
+) -> Path:
+    """Write one self-contained HTML file.
+
+    Args:
+        subject: A Run (which is diagnosed), Suggestion, Diagnosis, Schedule or list of Runs to compare; or a mapping from
+            headings to them.
+        path: The file. An older report there is replaced as a whole, or not at all.
+        title: Heading of the page.
+        summary: A paragraph under it.
+        table: Rows of cells under that, the first one the header.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: If there is nothing to show, or an item is of another type.
+        FileError: If the file cannot be written.
+    """
+    items = subject if isinstance(subject, Mapping) and not isinstance(subject, Run) else {_heading(subject): subject}
+    if not items:
+        raise InputError("report(subject): there is nothing to show. Pass a Run, Suggestion, Diagnosis or Schedule.")
+    body = "".join(f"<section><h2>{escape(heading)}</h2>{_section(heading, item)}</section>" for heading, item in items.items())
+    lead = f"<p>{escape(summary)}</p>" if summary else ""
+    page = (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f'<meta name="viewport" content="width=device-width,initial-scale=1"><style>{_CSS}</style></head>'
+        f"<body><h1>{escape(title)}</h1>{lead}{_table(table)}{body}</body></html>\n"
+    )
+    return write_whole(path, page.encode())
+
+
+def write_whole(path: str | Path, content: bytes) -> Path:
+    """Write a file so that it is there as a whole or not at all.
+
+    Raises:
+        FileError: If it cannot be written.
+    """
+    target = Path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(name).chmod(0o644)
+        os.replace(name, target)
+    except OSError as error:
+        raise FileError(f"{str(path)!r} cannot be written: {error.strerror}. Choose another place.") from error
+    return target
+
+
+def _heading(item: object) -> str:
+    names = {Run: "Run", Suggestion: "The rate", Diagnosis: "Diagnosis", Schedule: "Schedule"}
+    return next((name for kind, name in names.items() if isinstance(item, kind)), "Runs")
+
+
+def _section(heading: str, item: Item) -> str:
+    if isinstance(item, Suggestion):
+        return _suggestion(item)
+    if isinstance(item, Schedule):
+        return _schedule(item)
+    if isinstance(item, Run):
+        return _diagnosis(heading, diagnose(item))
+    if isinstance(item, Diagnosis):
+        return _diagnosis(heading, item)
+    if isinstance(item, list | tuple) and item and all(isinstance(run, Run) for run in item):
+        return f"<figure>{to_svg(compare(item), f'{heading}: loss and rate')}</figure>"
+    raise InputError(f"report: {heading!r} is {type(item).__name__}; it must be a Run, Suggestion, Diagnosis or Schedule.")
+
+
+def _row(figure: str, text: str) -> str:
+    return f'<div class="row"><figure>{figure}</figure><div>{text}</div></div>'
+
+
+def _suggestion(suggestion: Suggestion) -> str:
+    kind = "good" if suggestion.status == "ok" else "bad"
+    interval = f"{suggestion.low:.2g} – {suggestion.high:.2g}" if suggestion.found else "none"
+    facts = {
+        "80 % interval": interval,
+        "status": f"{suggestion.status}: {suggestion.reason}",
+        "cost": f"{suggestion.cost:.2f} training runs ({suggestion.steps} updates)",
+        "for": f"{suggestion.context.get('schedule', '')}, {suggestion.context.get('horizon', '')} updates",
+        "cyclical": f"between {suggestion.base_lr:.2g} and {suggestion.max_lr:.2g}",
+    }
+    rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items())
+    head = f"rate {suggestion.lr:.3g}" if suggestion.found else f"no rate found; it stays {suggestion.lr:.3g}"
+    figure = new_figure(height=3.4)
+    suggestion.plot(figure.axes[0])
+    return _row(to_svg(figure, str(suggestion)), f'<div class="card {kind}"><p class="big">{escape(head)}</p><dl>{rows}</dl></div>')
+
+
+def _schedule(schedule: Schedule) -> str:
+    length = "no end" if schedule.steps is None else f"{schedule.steps} updates"
+    text = f'<div class="card"><p><code>{escape(str(schedule))}</code></p><p class="quiet">{length}</p></div>'
+    return _row(to_svg(figure_of(schedule.plot()), str(schedule)), text)
+
+
+def _diagnosis(heading: str, diagnosis: Diagnosis) -> str:
+    figure = loss_and_rate(diagnosis.run, diagnosis.findings[0].window if diagnosis.findings else None)
+    cards = "".join(_card(finding) for finding in diagnosis.findings)
+    if diagnosis.healthy:
+        cards = f'<div class="card good"><h3>healthy</h3><p>{escape(str(diagnosis).splitlines()[0])}</p></div>'
+    if diagnosis.missing:
+        cards += f'<p class="quiet">Not in the log: {escape(", ".join(diagnosis.missing))}.</p>'
+    return _row(to_svg(figure, f"{heading}: loss and rate over the steps"), cards)
+
+
+def _card(finding: Finding) -> str:
+    listed = "".join(f"<li>{escape(line)}</li>" for line in finding.evidence)
+    listed += "".join(f'<li class="quiet">but: {escape(line)}</li>' for line in finding.counter)
+    return (
+        f'<div class="card bad"><span class="tag">{finding.sure}, {finding.confidence:.0%}</span>'
+        f"<h3>{escape(finding.code.replace('_', ' '))}</h3><p>{escape(finding.sentence)}</p><ul>{listed}</ul>"
+        f"<p><b>Do:</b> {escape(finding.advice)}.</p>"
+        f'<p class="quiet">Verify: {escape(finding.verify)}. Steps {finding.window[0]}–{finding.window[1]}.</p></div>'
+    )
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    if not rows:
+        return ""
+    head, *body = rows
+    cells = "".join(f"<th{_numeric(i)}>{escape(cell)}</th>" for i, cell in enumerate(head))
+    lines = "".join("<tr>" + "".join(f"<td{_numeric(i)}>{escape(c)}</td>" for i, c in enumerate(row)) + "</tr>" for row in body)
+    return f'<div class="scroll"><table><tr>{cells}</tr>{lines}</table></div>'
+
+
+def _numeric(column: int) -> str:
+    return ' class="n"' if column else ""
+
+
+def number(value: float) -> str:
+    """A number for a table: four digits, or a dash where there is none."""
+    return f"{value:.4g}" if math.isfinite(value) else "–"

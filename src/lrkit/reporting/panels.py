@@ -1,0 +1,44 @@
+"""Figures of whole Runs: loss above, rate below, on one step axis."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from lrkit.figures.charts import curves, window
+from lrkit.figures.style import GREEN, PALETTE, new_figure
+from lrkit.run import Run
+
+
+def loss_and_rate(run: Run, shaded: tuple[int, int] | None = None) -> Figure:
+    """The loss (raw, smoothed, validation) and the rate of one run, with the stretch that a finding is about shaded."""
+    known = "lr" in run and bool(np.isfinite(run["lr"]).any())
+    figure = new_figure(height=3.6 if known else 2.8, rows=2 if known else 1, sharex=True)
+    top = figure.axes[0]
+    if np.isfinite(run["loss"]).any():
+        run.plot(top)
+    else:
+        top.text(0.5, 0.5, "no finite loss", transform=top.transAxes, ha="center")
+    if shaded is not None:
+        window(top, *shaded)
+    if known:
+        curves({"rate": run.observed("lr")}, figure.axes[1], ylabel="learning rate", log_y=False, colors={"rate": GREEN})
+        figure.axes[1].set_ylim(bottom=0)
+        top.set_xlabel("")
+    return figure
+
+
+def compare(runs: Sequence[Run], name: str = "loss") -> Figure:
+    """Several runs' smoothed loss, and their rates on a logarithmic axis below; ``meta["label"]`` names each."""
+    figure = new_figure(width=7.6, height=4.2, rows=2, sharex=True)
+    labels = [str(run.meta.get("label", f"run {i + 1}")) for i, run in enumerate(runs)]
+    colors = {label: PALETTE[i % len(PALETTE)] for i, label in enumerate(labels)}
+    both = [(label, run) for label, run in zip(labels, runs, strict=True) if name in run]
+    curves({label: run.smooth(name) for label, run in both}, figure.axes[0], xlabel="", ylabel=name, log_y=True, colors=colors)
+    rates = {label: run.observed("lr") for label, run in both if "lr" in run}
+    rates = {label: (steps[lr > 0], lr[lr > 0]) for label, (steps, lr) in rates.items()}
+    curves(rates, figure.axes[1], ylabel="learning rate", log_y=True, colors=colors)
+    legend = figure.axes[1].get_legend()
+    if legend is not None:
+        legend.remove()
+    return figure

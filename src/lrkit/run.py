@@ -1,0 +1,261 @@
+"""Run: what happened, as columns over `step`. The hub of the house: everything observed is a Run.
+
+Knows arrays and files. Knows nothing of torch, schedules or illnesses.
+
+On disk a run is one append-only JSONL file: a first line with the meta, then a line a row. Values that are not finite are
+written as the strings "nan", "inf" and "-inf", so that every line is strict JSON; a name that a row lacks is left out.
+A torn last line, which a killed process leaves, is dropped when the file is read.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lrkit.errors import FileError, InputError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Array = NDArray[np.float64]
+Row = dict[str, float]
+FILE_NAME = "run.jsonl"
+_VERSION = 1
+
+
+class Run(Mapping[str, Array]):
+    """Columns over `step`, one row an optimizer update, plus `meta`.
+
+    Usual columns are ``loss, lr, val_loss, epoch, grad_norm, update_ratio`` and ``lr/<group>``; a value that a row lacks is
+    NaN. ``run["loss"]`` is an array, ``run.step`` the steps, ``len(run)`` the number of rows.
+
+    Args:
+        columns: name → (n,) numbers. Without ``step`` the rows are numbered from 0.
+        meta: What holds for the whole run (optimizer, schedule, seed …); plain JSON values.
+
+    Raises:
+        InputError: If the columns differ in length, are not numbers, or `step` does not ascend.
+
+    Examples:
+        >>> run = Run({"loss": [2.3, 1.9, 1.7], "lr": [0.1, 0.1, 0.05]}, meta={"optimizer": "Adam"})
+        >>> run["loss"], len(run), run.meta["optimizer"]
+        (array([2.3, 1.9, 1.7]), 3, 'Adam')
+    """
+
+    def __init__(self, columns: Mapping[str, ArrayLike], meta: Mapping[str, Any] | None = None) -> None:
+        self._columns: dict[str, Array] = {}
+        for name, values in columns.items():
+            try:
+                column = np.array(values, dtype=np.float64)
+            except (TypeError, ValueError) as error:
+                raise InputError(f"Run: column {name!r} must hold numbers: {error}. Leave it out.") from error
+            if column.ndim != 1:
+                raise InputError(f"Run: column {name!r} must have one dimension, got shape {column.shape}. Flatten it.")
+            self._columns[name] = column
+        lengths = {name: len(column) for name, column in self._columns.items()}
+        if len(set(lengths.values())) > 1:
+            raise InputError(f"Run: all columns must have the same length, got {lengths}. Fill gaps with NaN.")
+        rows = next(iter(lengths.values()), 0)
+        step = self._columns.pop("step", np.arange(rows, dtype=np.float64))
+        if not np.isfinite(step).all() or (np.diff(step) < 0).any():
+            raise InputError("Run: `step` must be finite and ascend. A log whose steps begin again holds several runs.")
+        self._columns = {"step": step, **self._columns}
+        for column in self._columns.values():
+            column.flags.writeable = False
+        self.meta: dict[str, Any] = dict(meta or {})
+
+    @property
+    def step(self) -> NDArray[np.int64]:
+        """(n,) the step of each row: optimizer updates, counted from 0."""
+        return self._columns["step"].astype(np.int64)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names, `step` first."""
+        return tuple(self._columns)
+
+    def __getitem__(self, name: str) -> Array:
+        if name not in self._columns:
+            raise KeyError(f"{name!r} is not a column of this run; it has {', '.join(self._columns)}")
+        return self._columns[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns["step"])
+
+    def __bool__(self) -> bool:
+        return len(self) > 0
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._columns
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Run):
+            return NotImplemented
+        same = self.columns == other.columns and self.meta == other.meta
+        return same and all(np.array_equal(self[c], other[c], equal_nan=True) for c in self.columns)
+
+    __hash__ = None  # type: ignore[assignment]  # it is a container, and compares by value
+
+    def __repr__(self) -> str:
+        span = f"steps {self.step[0]}–{self.step[-1]}" if len(self) else "empty"
+        return f"Run({len(self)} rows, {span}; {', '.join(self.columns)})"
+
+    def slice(self, start: int | None = None, stop: int | None = None) -> Run:
+        """The rows with ``start ≤ step < stop``; None leaves a side open."""
+        low = -math.inf if start is None else start
+        high = math.inf if stop is None else stop
+        keep = (self["step"] >= low) & (self["step"] < high)
+        return Run({name: column[keep] for name, column in self._columns.items()}, self.meta)
+
+    def observed(self, name: str) -> tuple[Array, Array]:
+        """(steps, values) of the rows where this column is finite."""
+        keep = np.isfinite(self[name])
+        return self["step"][keep], self[name][keep]
+
+    def smooth(self, name: str, window: int | None = None) -> tuple[Array, Array]:
+        """(steps, values) of a column after a centred running median, which has no lag and shrugs off spikes.
+
+        Args:
+            name: The column; only its finite values count.
+            window: Rows the median reaches over, made odd; None takes a fortieth of the rows, at least 3.
+        """
+        steps, values = self.observed(name)
+        half = max(1, (window if window is not None else len(values) // 40) // 2)
+        if len(values) < 3:
+            return steps, values
+        padded = np.pad(values, half, mode="reflect" if len(values) > half else "edge")
+        return steps, np.median(np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1), axis=1)
+
+    def rows(self) -> Iterator[Row]:
+        """One dict a row; what a row lacks is left out, except a NaN loss, which is an observation."""
+        for i in range(len(self)):
+            row = {name: float(column[i]) for name, column in self._columns.items()}
+            yield {name: value for name, value in row.items() if value == value or name == "loss"}
+
+    def save(self, path: str | Path) -> Path:
+        """Write the run to a new JSONL file (or ``run.jsonl`` in a new folder).
+
+        Raises:
+            FileError: If the file exists.
+        """
+        with Writer(path, self.meta) as writer:
+            for row in self.rows():
+                writer.append(row)
+        return writer.path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Run:
+        """Read a run back, from its JSONL file or the folder that holds it. A torn last line is dropped.
+
+        Raises:
+            FileError: If there is no such file, or it is not a run of lrkit's.
+        """
+        file = Path(path)
+        file = file / FILE_NAME if file.is_dir() else file
+        try:
+            lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError as error:
+            raise FileError(f"Run.load({str(path)!r}): cannot be read: {error.strerror}. Check the path.") from error
+        meta: dict[str, Any] = {}
+        rows: dict[float, Row] = {}
+        for number, line in enumerate(lines, 1):
+            try:
+                entry = json.loads(line)
+                if not isinstance(entry, dict) or (number == 1 and "lrkit_run" not in entry):
+                    raise ValueError("not a line of an lrkit run")
+                if "meta" in entry:
+                    meta.update(entry["meta"])
+                else:
+                    row = {name: float(value) for name, value in entry.items()}
+                    rows.setdefault(row["step"], {}).update(row)
+            except (ValueError, TypeError, KeyError) as error:
+                if number == len(lines) and number > 1:
+                    break  # torn by a kill: the rows before it are whole
+                message = f"Run.load({str(path)!r}): line {number} is not a line of an lrkit run. lrkit.read reads other logs."
+                raise FileError(message) from error
+        return cls.from_rows(rows.values(), meta)
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[Mapping[str, float]], meta: Mapping[str, Any] | None = None) -> Run:
+        """A run from one mapping a row; what a row lacks becomes NaN."""
+        rows = list(rows)
+        names = dict.fromkeys(name for row in rows for name in row) or {"step": None}
+        return cls({name: [row.get(name, math.nan) for row in rows] for name in names}, meta)
+
+    def plot(self, ax: Axes | None = None, name: str = "loss") -> Axes:
+        """Draw one column over the steps, raw and smoothed; `val_loss` beside `loss`.
+
+        Raises:
+            InputError: If the run has no finite value in that column.
+        """
+        from lrkit.figures.charts import curves
+
+        if name not in self or not np.isfinite(self[name]).any():
+            raise InputError(f"Run.plot(name={name!r}): no finite value in it. Columns: {', '.join(self.columns)}.")
+        lines = {name: self.smooth(name), "raw": self.observed(name)}
+        if name == "loss" and "val_loss" in self and np.isfinite(self["val_loss"]).any():
+            lines["val_loss"] = self.observed("val_loss")
+        return curves(dict(reversed(lines.items())), ax, ylabel=name, faint=("raw",))
+
+    def _repr_html_(self) -> str:
+        from lrkit.figures.style import figure_of, to_svg
+
+        return to_svg(figure_of(self.plot()), repr(self)) if "loss" in self else repr(self)
+
+
+class Writer:
+    """Appends rows to a run's JSONL file; what was flushed survives a ``kill -9`` of the process.
+
+    Args:
+        path: A new folder, or a new file whose name ends in ``.jsonl``.
+        meta: What holds for the whole run.
+
+    Raises:
+        FileError: If the file exists already: nothing is written over.
+    """
+
+    def __init__(self, path: str | Path, meta: Mapping[str, Any] | None = None) -> None:
+        self.path = Path(path) if Path(path).suffix == ".jsonl" else Path(path) / FILE_NAME
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file: IO[str] = self.path.open("x", encoding="utf-8")
+        except FileExistsError as error:
+            raise FileError(f"{self.path} exists: a run is never written over. Choose another name, or move it.") from error
+        except OSError as error:
+            raise FileError(f"{self.path} cannot be written: {error.strerror}. Choose another place.") from error
+        self._line({"lrkit_run": _VERSION, "meta": dict(meta or {})})
+        self.flush()
+
+    def append(self, row: Mapping[str, float]) -> None:
+        """Add a row; a second one of the same step adds to the first."""
+        self._line({name: value if math.isfinite(value) else str(value) for name, value in row.items()})
+
+    def add_meta(self, **meta: Any) -> None:
+        """Add what only became known later."""
+        self._line({"meta": meta})
+
+    def flush(self) -> None:
+        """Hand everything to the operating system."""
+        self._file.flush()
+
+    def close(self) -> None:
+        """Flush and close; nothing can be appended afterwards."""
+        self._file.close()
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _line(self, entry: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(entry, allow_nan=False) + "\n")

@@ -1,0 +1,207 @@
+"""Capture the whole state of a training and put it back, bit for bit, in place.
+
+Knows modules, optimizers, random number generators and data loaders. Knows nothing of rates. All in memory, no file; costs one
+copy of weights, buffers, gradients and optimizer state.
+
+Everything is restored *into the same objects*: parameters, state tensors and group dictionaries keep their identity, so that
+whoever holds one of them (a compiled step, a scaler, an attached schedule) never notices.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lrkit.errors import InputError
+
+Restore = Callable[[], Any]
+_PLAIN = (int, float, complex, str, bytes, bool, type(None))
+
+
+def capture(value: Any, seen: dict[int, Restore] | None = None) -> Restore:
+    """Remember a value; calling what comes back restores it and returns it.
+
+    Tensors are cloned and later copied back into themselves; dicts, lists and sets are refilled in place; random number
+    generators get their state back; anything else is only kept. What is met twice (tied weights) is remembered once.
+
+    Args:
+        value: What to remember.
+        seen: By identity, what this capture has already met.
+    """
+    seen = {} if seen is None else seen
+    if isinstance(value, _PLAIN):
+        return lambda: value
+    if id(value) not in seen:
+        seen[id(value)] = lambda: value  # for what contains itself
+        seen[id(value)] = _capture_new(value, seen)
+    return seen[id(value)]
+
+
+def _capture_new(value: Any, seen: dict[int, Restore]) -> Restore:
+    if isinstance(value, Tensor):
+        return _capture_tensor(value, seen)
+    if isinstance(value, dict):
+        entries = {key: capture(entry, seen) for key, entry in value.items()}
+        return lambda: _refill(value, value.update, {key: restore() for key, restore in entries.items()})
+    if isinstance(value, list):
+        items = [capture(item, seen) for item in value]
+        return lambda: _refill(value, value.extend, [restore() for restore in items])
+    if isinstance(value, set):
+        members = set(value)
+        return lambda: _refill(value, value.update, members)
+    if isinstance(value, tuple):
+        parts = [capture(item, seen) for item in value]
+        return lambda: (value, [restore() for restore in parts])[0]
+    return _capture_generator(value)
+
+
+def _refill(container: Any, fill: Callable[[Any], object], content: Any) -> Any:
+    container.clear()
+    fill(content)
+    return container
+
+
+def _capture_tensor(tensor: Tensor, seen: dict[int, Restore]) -> Restore:
+    if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
+        raise InputError("snapshot: a lazy parameter has no values yet. Run one batch through the model first.")
+    with torch.no_grad():
+        copy = tensor.detach().clone()
+    keeps_grad = tensor.is_leaf  # only leaves have a `.grad`; asking others warns
+    grad = capture(tensor.grad, seen) if keeps_grad else None
+    wants_grad = tensor.requires_grad
+
+    def restore() -> Tensor:
+        with torch.no_grad():
+            if tensor.shape != copy.shape or tensor.dtype != copy.dtype:
+                tensor.data = copy.clone()
+            else:
+                tensor.copy_(copy)
+            if grad is not None:
+                tensor.requires_grad_(wants_grad)
+                tensor.grad = grad()
+        return tensor
+
+    return restore
+
+
+def _capture_generator(value: Any) -> Restore:
+    if isinstance(value, torch.Generator):
+        state = value.get_state()
+        return lambda: (value, value.set_state(state))[0]
+    if isinstance(value, np.random.Generator):
+        bits = value.bit_generator.state
+        return lambda: (value, setattr(value.bit_generator, "state", bits))[0]
+    if isinstance(value, np.random.RandomState):
+        legacy = value.get_state()
+        return lambda: (value, value.set_state(legacy))[0]
+    if isinstance(value, random.Random):
+        words = value.getstate()
+        return lambda: (value, value.setstate(words))[0]
+    return lambda: value
+
+
+def capture_random() -> Restore:
+    """Remember the global random states of Python, NumPy, torch and, where it runs, CUDA."""
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+
+    def restore() -> None:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(cpu)
+        if cuda is not None:
+            torch.cuda.set_rng_state_all(cuda)
+
+    return restore
+
+
+def capture_module(model: nn.Module, seen: dict[int, Restore]) -> Restore:
+    """Remember weights, buffers, gradients, mode flags and every plain attribute of every submodule."""
+    parts = [capture(vars(module), seen) for module in model.modules()]
+    return lambda: [restore() for restore in parts]
+
+
+def capture_optimizer(optimizer: torch.optim.Optimizer, seen: dict[int, Restore]) -> Restore:
+    """Remember state, groups, defaults and hooks; what appears later goes away again, what vanishes comes back."""
+    return capture(vars(optimizer), seen)
+
+
+_LOADER_PARTS = ("sampler", "batch_sampler", "dataset", "generator")
+
+
+def capture_loader(batches: Any, seen: dict[int, Restore]) -> Restore:
+    """Remember what decides a loader's next batch: its attributes, its samplers', its dataset's, and their generators.
+
+    A loader with ``state_dict`` and ``load_state_dict`` is asked for its own state too.
+    """
+    parts: list[Restore] = []
+    queue, met = [batches], set[int]()
+    while queue:
+        part = queue.pop()
+        if part is None or id(part) in met or not hasattr(part, "__dict__") or isinstance(part, type | nn.Module):
+            continue
+        met.add(id(part))
+        queue += [getattr(part, name) for name in _LOADER_PARTS if name in vars(part)]
+        parts.append(_capture_attributes(part, seen))
+        if hasattr(part, "state_dict") and hasattr(part, "load_state_dict"):
+            state, load = part.state_dict(), part.load_state_dict
+            parts.append(lambda state=state, load=load: load(state))  # type: ignore[misc]
+    return lambda: [restore() for restore in parts]
+
+
+def _capture_attributes(part: Any, seen: dict[int, Restore]) -> Restore:
+    """Attributes, generators, index lists and containers; the data itself is kept but not copied: nobody trains it."""
+    attributes = vars(part)
+    kept = {name: _capture_attribute(value, seen) for name, value in attributes.items()}
+    return lambda: _refill(attributes, attributes.update, {name: restore() for name, restore in kept.items()})
+
+
+def _capture_attribute(value: Any, seen: dict[int, Restore]) -> Restore:
+    if isinstance(value, list):
+        items = list(value)
+        return lambda: _refill(value, value.extend, items)
+    if isinstance(value, dict):
+        entries = dict(value)
+        return lambda: _refill(value, value.update, entries)
+    if isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind == "i" and value.flags.writeable:
+        indices = value.copy()  # a sampler's order, shuffled in place
+        return lambda: (value, np.copyto(value, indices))[0]
+    if isinstance(value, tuple) or (isinstance(value, Tensor) and (value.ndim != 1 or value.is_floating_point())):
+        return lambda: value
+    return capture(value, seen)
+
+
+@contextmanager
+def preserved(model: nn.Module | None = None, optimizer: torch.optim.Optimizer | None = None, batches: Any = None) -> Iterator[None]:
+    """Whatever happens inside, afterwards everything is as before: also after an exception or Ctrl-C.
+
+    Restored bit for bit: weights, buffers, gradients, mode flags and plain attributes of the model; state and groups of the
+    optimizer; the global random states of Python, NumPy, torch and CUDA; what decides the loader's next batch.
+
+    Args:
+        model: The model, if it is touched.
+        optimizer: The optimizer, if it is touched.
+        batches: The loader, if it is read.
+
+    Raises:
+        InputError: If the model has lazy parameters that hold no values yet.
+    """
+    seen: dict[int, Restore] = {}
+    restores = [capture_random()]
+    if model is not None:
+        restores.append(capture_module(model, seen))
+    if optimizer is not None:
+        restores.append(capture_optimizer(optimizer, seen))
+    if batches is not None:
+        restores.append(capture_loader(batches, seen))
+    try:
+        yield
+    finally:
+        for restore in restores:
+            restore()
