@@ -26,7 +26,7 @@ def main() -> None:
         return
     fired: dict[str, Counter[str]] = {}
     words: dict[str, Counter[str]] = {}
-    for line in gzip.open(file, "rt"):
+    for line in gzip.decompress(file.read_bytes()).decode().splitlines():
         entry = json.loads(line)
         loss = [float("nan") if v is None else v for v in [entry["train_losses"][0], *entry["block_mean"]]]
         steps = np.linspace(0, entry["n_steps"], len(loss)).round()
@@ -43,7 +43,9 @@ def main() -> None:
     print(f"\n{'label':10s} {'runs':>5s}  answered ok / too low / too high / diverged / cannot tell")
     for label in WORDS:
         answers = words[label]
-        print(f"{label:10s} {answers.total():5d}  {' / '.join(str(answers[w]) for w in [*WORDS.values(), 'cannot tell'])}")
+        print(
+            f"{label:10s} {answers.total():5d}  {' / '.join(str(answers[w]) for w in [*WORDS.values(), 'cannot tell'])}"
+        )
     recall = [words[label][WORDS[label]] / words[label].total() for label in ("too_low", "ok", "too_high")]
     print(f"balanced accuracy over too low / ok / too high: {np.mean(recall):.2f}")
 

@@ -201,10 +201,10 @@ class Run(Mapping[str, Array]):
 
         if name not in self or not np.isfinite(self[name]).any():
             raise InputError(f"Run.plot(name={name!r}): no finite value in it. Columns: {', '.join(self.columns)}.")
-        lines = {name: self.smooth(name), "raw": self.observed(name)}
+        lines = {"raw": self.observed(name), name: self.smooth(name)}
         if name == "loss" and "val_loss" in self and np.isfinite(self["val_loss"]).any():
             lines["val_loss"] = self.observed("val_loss")
-        return curves(dict(reversed(lines.items())), ax, ylabel=name, faint=("raw",))
+        return curves(lines, ax, ylabel=name, faint=("raw",))
 
     def _repr_html_(self) -> str:
         from lrkit.figures.style import figure_of, to_svg
@@ -229,7 +229,9 @@ class Writer:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file: IO[str] = self.path.open("x", encoding="utf-8")
         except FileExistsError as error:
-            raise FileError(f"{self.path} exists: a run is never written over. Choose another name, or move it.") from error
+            raise FileError(
+                f"{self.path} exists: a run is never written over. Choose another name, or move it."
+            ) from error
         except OSError as error:
             raise FileError(f"{self.path} cannot be written: {error.strerror}. Choose another place.") from error
         self._line({"lrkit_run": _VERSION, "meta": dict(meta or {})})

@@ -12,6 +12,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ def _capture_new(value: Any, seen: dict[int, Restore]) -> Restore:
         return lambda: _refill(value, value.update, members)
     if isinstance(value, tuple):
         parts = [capture(item, seen) for item in value]
-        return lambda: (value, [restore() for restore in parts])[0]
+        return _then(value, lambda: [restore() for restore in parts])
     return _capture_generator(value)
 
 
@@ -68,7 +69,7 @@ def _refill(container: Any, fill: Callable[[Any], object], content: Any) -> Any:
 
 
 def _capture_tensor(tensor: Tensor, seen: dict[int, Restore]) -> Restore:
-    if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
+    if isinstance(tensor, nn.parameter.UninitializedParameter | nn.parameter.UninitializedBuffer):
         raise InputError("snapshot: a lazy parameter has no values yet. Run one batch through the model first.")
     with torch.no_grad():
         copy = tensor.detach().clone()
@@ -92,24 +93,30 @@ def _capture_tensor(tensor: Tensor, seen: dict[int, Restore]) -> Restore:
 
 def _capture_generator(value: Any) -> Restore:
     if isinstance(value, torch.Generator):
-        state = value.get_state()
-        return lambda: (value, value.set_state(state))[0]
+        return _then(value, partial(value.set_state, value.get_state()))
     if isinstance(value, np.random.Generator):
-        bits = value.bit_generator.state
-        return lambda: (value, setattr(value.bit_generator, "state", bits))[0]
+        return _then(value, partial(setattr, value.bit_generator, "state", value.bit_generator.state))
     if isinstance(value, np.random.RandomState):
-        legacy = value.get_state()
-        return lambda: (value, value.set_state(legacy))[0]
+        return _then(value, partial(value.set_state, value.get_state()))
     if isinstance(value, random.Random):
-        words = value.getstate()
-        return lambda: (value, value.setstate(words))[0]
+        return _then(value, partial(value.setstate, value.getstate()))
     return lambda: value
+
+
+def _then(value: Any, restore: Callable[[], object]) -> Restore:
+    """Restore it, and return it."""
+
+    def both() -> Any:
+        restore()
+        return value
+
+    return both
 
 
 def capture_random() -> Restore:
     """Remember the global random states of Python, NumPy, torch and, where it runs, CUDA."""
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
 
     def restore() -> None:
         random.setstate(python)
@@ -170,15 +177,16 @@ def _capture_attribute(value: Any, seen: dict[int, Restore]) -> Restore:
         entries = dict(value)
         return lambda: _refill(value, value.update, entries)
     if isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind == "i" and value.flags.writeable:
-        indices = value.copy()  # a sampler's order, shuffled in place
-        return lambda: (value, np.copyto(value, indices))[0]
+        return _then(value, partial(np.copyto, value, value.copy()))  # a sampler's order, shuffled in place
     if isinstance(value, tuple) or (isinstance(value, Tensor) and (value.ndim != 1 or value.is_floating_point())):
         return lambda: value
     return capture(value, seen)
 
 
 @contextmanager
-def preserved(model: nn.Module | None = None, optimizer: torch.optim.Optimizer | None = None, batches: Any = None) -> Iterator[None]:
+def preserved(
+    model: nn.Module | None = None, optimizer: torch.optim.Optimizer | None = None, batches: Any = None
+) -> Iterator[None]:
     """Whatever happens inside, afterwards everything is as before: also after an exception or Ctrl-C.
 
     Restored bit for bit: weights, buffers, gradients, mode flags and plain attributes of the model; state and groups of the

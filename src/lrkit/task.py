@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,12 +119,14 @@ def train(
         if lr is not None:
             set_lr(optimizer, lr)
         batches = task.batches()
-        per_epoch = len(batches) if hasattr(batches, "__len__") else None
+        per_epoch = len(batches) if isinstance(batches, Sized) else None
         if attached(optimizer) is None:
             driven = resolved(as_schedule(schedule), task.steps, per_epoch or None)
             attach(optimizer, lr=driven)
         else:
-            raise InputError("train: the task's optimizer comes with schedules attached. Pass the schedule to train instead.")
+            raise InputError(
+                "train: the task's optimizer comes with schedules attached. Pass the schedule to train instead."
+            )
         base = float(optimizer.param_groups[0]["lrkit_base_lr"])
         meta = {"base_lr": base, "schedule": str(driven), "seed": seed, "steps": task.steps}
         loop = updates(model, optimizer, task.loss, batches, task.steps, task.step)
@@ -146,19 +148,29 @@ def _loop(
     """Go through the updates: amend the rows, validate at each epoch's end, stop where the loss is no longer finite."""
     for update in loop:
         w.amend(loss=update.loss, epoch=update.epoch)
-        finite = math.isfinite(float(update.loss))
+        # Each look at the loss waits for the device, so between the first updates and an epoch's end it is rare.
+        looked = update.step < 10 or update.step % 10 == 0 or update.ends_epoch or update.step == task.steps - 1
+        finite = not looked or math.isfinite(float(update.loss))
         if update.step == 0 and not finite:
             raise InputError(
-                f"train: the loss of the untrained model is {float(update.loss)}, which no rate can mend. Look at the first "
-                "batch and the loss function: a NaN or an infinity in the data, a log or a division of 0."
+                f"train: the loss of the untrained model is {float(update.loss)}, which no rate can mend. Look at the "
+                "first batch and the loss function: a NaN or an infinity in the data, a log or a division of 0."
             )
         last = update.step == task.steps - 1 or not finite
         if (update.ends_epoch or last) and task.validate is not None:
-            w.amend(**{name: value for name, value in validation(task.validate, model).items() if finite or name == "val_loss"})
+            w.amend(
+                **{
+                    name: value
+                    for name, value in validation(task.validate, model).items()
+                    if finite or name == "val_loss"
+                }
+            )
         if (update.ends_epoch or last) and echo is not None:
             row = w.last
             val = f"  val_loss {row['val_loss']:.4f}" if "val_loss" in row else ""
-            echo(f"epoch {update.epoch + 1:3d}  step {update.step + 1:5d}  rate {row['lr']:.3g}  loss {row['loss']:.4f}{val}")
+            echo(
+                f"epoch {update.epoch + 1:3d}  step {update.step + 1:5d}  rate {row['lr']:.3g}  loss {row['loss']:.4f}{val}"
+            )
         if progress is not None:
             progress(update.step + 1, task.steps)
         if not finite:
@@ -277,6 +289,8 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
     unshare(optimizer, "lr")
     first = number_in(optimizer.param_groups[0], "lr")
     if first == 0:
-        raise InputError("lr: the first group's rate is 0, so the others have no ratio to it. Build the optimizer with one.")
+        raise InputError(
+            "lr: the first group's rate is 0, so the others have no ratio to it. Build the optimizer with one."
+        )
     for group in optimizer.param_groups:
         write(group, "lr", float(lr) * (number_in(group, "lr") / first))

@@ -62,14 +62,20 @@ def attach(
         0.025
     """
     if not isinstance(optimizer, torch.optim.Optimizer):
-        inner = "Attach to its .optimizer." if hasattr(optimizer, "optimizer") else "Attach to the optimizer that takes the steps."
+        inner = (
+            "Attach to its .optimizer."
+            if hasattr(optimizer, "optimizer")
+            else "Attach to the optimizer that takes the steps."
+        )
         raise InputError(f"attach({type(optimizer).__name__}): this is no torch optimizer. {inner}")
     if hasattr(optimizer, "optimizer") and isinstance(optimizer.optimizer, torch.optim.Optimizer):
         raise InputError(
             f"attach({type(optimizer).__name__}): this wraps another optimizer, whose updates it hides. Attach to its .optimizer."
         )
     if not keys:
-        raise InputError("attach(optimizer): nothing to drive. Say which key, e.g. lr='warmup 5% > cosine', total=2000.")
+        raise InputError(
+            "attach(optimizer): nothing to drive. Say which key, e.g. lr='warmup 5% > cosine', total=2000."
+        )
     if attached(optimizer) is not None:
         raise StateError("attach(optimizer): schedules are attached already. Call .detach() on that attachment first.")
     schedules = {key: _by_group(key, spec, total, steps_per_epoch) for key, spec in keys.items()}
@@ -89,7 +95,7 @@ def _by_group(
     key: str, spec: Spec | Mapping[str, Spec], total: int | None, steps_per_epoch: int | None
 ) -> dict[str | None, Schedule]:
     """Group's name → schedule; None stands for every group."""
-    given: Mapping[str | None, Spec] = dict(spec) if isinstance(spec, Mapping) else {None: spec}
+    given: dict[str | None, Spec] = {None: spec} if not isinstance(spec, Mapping) else dict(spec.items())
     try:
         return {name: resolved(as_schedule(one), total, steps_per_epoch) for name, one in given.items()}
     except InputError as error:
@@ -121,10 +127,9 @@ class Attachment:
                 group.pop(record.STEP, None)
         self._adopt(groups, step if step is not None else record.read_step(groups[0]) or 0)
         self._write(groups)
-        # torch.compile must not trace the hooks: they would be compiled anew for every step.
         self._handles = [
-            optimizer.register_step_pre_hook(_owned(self, torch.compiler.disable(self._before))),
-            optimizer.register_step_post_hook(_owned(self, torch.compiler.disable(self._after))),
+            optimizer.register_step_pre_hook(_owned(self, record.untraced(self._before))),
+            optimizer.register_step_post_hook(_owned(self, record.untraced(self._after))),
             optimizer.register_load_state_dict_pre_hook(self._before_load),
             optimizer.register_load_state_dict_post_hook(self._after_load),
         ]
@@ -168,7 +173,9 @@ class Attachment:
         groups: Groups = self._optimizer.param_groups
         for key, base in bases.items():
             if key not in self.schedules:
-                raise InputError(f"rebase({key}=…): {key!r} is not driven here; driven are {', '.join(self.schedules)}.")
+                raise InputError(
+                    f"rebase({key}=…): {key!r} is not driven here; driven are {', '.join(self.schedules)}."
+                )
             each = base if isinstance(base, list) else [base] * len(groups)
             if len(each) != len(groups):
                 raise InputError(f"rebase({key}=…): got {len(each)} bases for {len(groups)} groups. Give one a group.")
@@ -300,7 +307,7 @@ class Attachment:
                 ):
                     numeric = [k for k, v in group.items() if isinstance(v, int | float) and not isinstance(v, bool)]
                     raise InputError(f"attach({key}=…): group {i} has no number {key!r}; it has {', '.join(numeric)}.")
-            recorded = [float(group.get(record.BASE + key, group[key])) for group in driven]
+            recorded = [float(group[record.BASE + key if record.BASE + key in group else key]) for group in driven]
             if driven and not any(recorded) and all(s.base is None for s in by_name.values()):
                 raise InputError(
                     f"attach({key}=…): {key} is 0 in every group, and 0 × a factor stays 0. Set {key} in the optimizer first."

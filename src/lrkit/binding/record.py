@@ -8,7 +8,7 @@
 Whoever checkpoints the optimizer has checkpointed the schedule. Knows torch's groups; knows no schedule.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -59,4 +59,21 @@ def has_updates(state: Mapping[Any, Any]) -> bool:
     return any(bool(entry) for entry in state.values())
 
 
-__all__ = ["BASE", "SPEC", "STEP", "has_updates", "number_in", "read_step", "step_tensor", "unshare", "write"]
+def untraced(hook: Callable[..., None]) -> Callable[..., None]:
+    """A hook that torch.compile leaves alone: traced, it would be compiled anew for every step."""
+    kept: Callable[..., None] = torch.compiler.disable(hook)  # type: ignore[no-untyped-call]
+    return kept
+
+
+__all__ = [
+    "BASE",
+    "SPEC",
+    "STEP",
+    "has_updates",
+    "number_in",
+    "read_step",
+    "step_tensor",
+    "unshare",
+    "untraced",
+    "write",
+]

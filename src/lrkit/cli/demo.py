@@ -27,6 +27,8 @@ def command(
     for label, diagnosis in demo.diagnoses.items():
         rate = diagnosis.run.meta["base_lr"]
         colour = "green" if diagnosis.healthy else "yellow"
-        console.print(f"[bold]{label.replace('-', ' '):12s}[/] rate {rate:.3g}: accuracy [bold {colour}]{accuracy(diagnosis.run):.1%}[/]")
+        console.print(
+            f"[bold]{label.replace('-', ' '):12s}[/] rate {rate:.3g}: accuracy [bold {colour}]{accuracy(diagnosis.run):.1%}[/]"
+        )
         console.print(str(diagnosis) + "\n", markup=False)
     console.print(f"[bold]report[/]    {demo.report}   (open it in a browser; pictures beside it)")

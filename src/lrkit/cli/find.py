@@ -20,11 +20,18 @@ def command(
 
     task = load_task(file)
     from lrkit.finder.search import find
-    from lrkit.reporting.html import report
+    from lrkit.reporting.html import free_for_report, report
+
+    if out is not None:
+        free_for_report(out)  # before the search, not after it
 
     with progress_bar("finding the rate") as tell, user_code(file):
         suggestion = find(
-            task, budget=budget, schedule=schedule, seed=seed, progress=lambda done, of: tell("finding the rate", done / of)
+            task,
+            budget=budget,
+            schedule=schedule,
+            seed=seed,
+            progress=lambda done, of: tell("finding the rate", done / of),
         )
     if suggestion.status == "diverged":
         sys.stderr.write(f"lrkit: find({file}): {suggestion.reason}. The rate stays {suggestion.lr:.3g}.\n")

@@ -11,8 +11,6 @@ def command(
     steps_per_epoch: Annotated[int | None, typer.Option(help="Updates of an epoch, which ep refers to.")] = None,
 ) -> None:
     """Read a schedule, draw it, and print its values at the places that matter."""
-    import numpy as np
-
     from lrkit.cli.screen import console
     from lrkit.reporting.terminal import draw
     from lrkit.schedules.base import Join, Schedule
@@ -28,8 +26,8 @@ def command(
         console.print(f"over {shown} updates{assumed}: {parsed}", markup=False)
     stages: tuple[Schedule, ...] = parsed.stages if isinstance(parsed, Join) else (parsed,)
     length = parsed.steps or sum(stage.steps or 1000 for stage in stages)
-    steps = np.unique(np.linspace(0, length - 1, min(length, 2000)).round())
-    console.print(draw(steps, parsed(steps)), markup=False)
+    steps = range(0, length, max(1, length // 2000))
+    console.print(draw(steps, [parsed(step) for step in steps]), markup=False)
     start = 0
     for stage in stages:
         last = start + (stage.steps or length - start) - 1

@@ -5,10 +5,8 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 console = Console(highlight=False, soft_wrap=True)
-_notes = Console(stderr=True, highlight=False)
 
 
 class Tell(Protocol):
@@ -20,8 +18,16 @@ class Tell(Protocol):
 @contextmanager
 def progress_bar(first: str) -> Iterator[Tell]:
     """A bar on stderr, so that output can be piped; lines printed meanwhile stand above it."""
-    columns = (SpinnerColumn(), TextColumn("{task.description:<24}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=_notes, transient=True) as bar:
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description:<24}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True, highlight=False), transient=True) as bar:
         line = bar.add_task(first, total=1.0)
 
         def tell(what: str, share: float) -> None:

@@ -27,7 +27,9 @@ def load_task(path: str) -> Task:
         raise FileError(f"{path!r} is not a file. Name a Python file that defines `def task() -> lrkit.Task`.")
     spec = importlib.util.spec_from_file_location(f"lrkit_task_{file.stem}", file)
     if spec is None or spec.loader is None:
-        raise FileError(f"{path!r} is not a Python file. Name one that ends in .py and defines `def task() -> lrkit.Task`.")
+        raise FileError(
+            f"{path!r} is not a Python file. Name one that ends in .py and defines `def task() -> lrkit.Task`."
+        )
     try:
         from lrkit.task import Task
     except ModuleNotFoundError as error:
@@ -59,7 +61,9 @@ def user_code(path: str) -> Iterator[None]:
         raise
     except Exception as error:
         name = str(Path(path).resolve())
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).resolve() == Path(name)]
+        frames = [
+            frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).resolve() == Path(name)
+        ]
         line = frames[-1].lineno if frames else getattr(error, "lineno", None)
         where = f"{path}:{line}" if line else path
         raise FileError(

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from lrkit.task import Task
 
-EPOCHS, BATCH, TRAINING = 20, 64, 1437  # the other 360 images are for validation
+EPOCHS, BATCH, TRAINING = 15, 64, 1437  # the other 360 images are for validation
 
 Batch = tuple[Tensor, Tensor]
 
@@ -25,7 +25,7 @@ class Shuffled:
         return -(-len(self.images) // self.size)
 
     def __iter__(self) -> Iterator[Batch]:
-        for index in torch.randperm(len(self.images)).split(self.size):
+        for index in torch.split(torch.randperm(len(self.images)), self.size):
             yield self.images[index], self.labels[index]
 
 
@@ -38,7 +38,7 @@ def network() -> nn.Module:
 
 
 def task() -> Task:
-    """20 epochs of digits; validates on images that are not trained on, by loss and accuracy."""
+    """15 epochs of digits; validates on images that are not trained on, by loss and accuracy."""
     data: Any = load_digits()
     images = torch.tensor(data.data / 16.0, dtype=torch.float32).reshape(-1, 1, 8, 8)
     labels = torch.tensor(data.target)

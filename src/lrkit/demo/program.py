@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from matplotlib.figure import Figure
 
 from lrkit.demo.digits import task
@@ -17,7 +18,7 @@ from lrkit.figures.charts import curves
 from lrkit.figures.style import BLUE, ORANGE, PINK, new_figure, to_png
 from lrkit.finder.search import find
 from lrkit.finder.suggestion import Suggestion
-from lrkit.reporting.html import report, write_whole
+from lrkit.reporting.html import Item, free_for_report, report, write_whole
 from lrkit.reporting.panels import compare, loss_and_rate
 from lrkit.run import FILE_NAME, Run
 from lrkit.schedules.base import Schedule
@@ -26,6 +27,7 @@ from lrkit.task import train
 
 SCHEDULE = "warmup 5% > cosine"
 LABELS = {"found": 1.0, "thirty-fold": 30.0, "a-hundredth": 0.01}
+_PAGE = "report.html"
 BUDGET = 1.0  # of a training run: a few seconds here
 
 Tell = Callable[[str, float], object]
@@ -60,9 +62,21 @@ def run_demo(
         What was made.
     """
     folder = Path(out)
+    free_for_report(folder / _PAGE)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # a net this small is slower on two: they wait for each other
+    try:
+        return _run(folder, seed, echo, tell)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _run(folder: Path, seed: int, echo: Callable[[str], object] | None, tell: Tell) -> Demo:
     job = task()
     parts = len(LABELS) + 1
-    suggestion = find(job, budget=BUDGET, seed=seed, progress=lambda done, of: tell("finding the rate", done / of / parts))
+    suggestion = find(
+        job, budget=BUDGET, seed=seed, progress=lambda done, of: tell("finding the rate", done / of / parts)
+    )
     template = parse(SCHEDULE)
     schedule = template if isinstance(template, Schedule) else template.resolve(job.steps)
     diagnoses: dict[str, Diagnosis] = {}
@@ -73,7 +87,9 @@ def run_demo(
             tell(f"training at {rate:.2g}", (i + done / of) / parts)
 
         (folder / label / FILE_NAME).unlink(missing_ok=True)
-        run = train(job, rate, schedule, seed, folder / label, echo=echo if label == "found" else None, progress=progress)
+        run = train(
+            job, rate, schedule, seed, folder / label, echo=echo if label == "found" else None, progress=progress
+        )
         run.meta["label"] = f"{rate:.2g} ({label.replace('-', ' ')})"
         diagnoses[label] = diagnose(run)
     tell("drawing", 1.0)
@@ -98,7 +114,12 @@ def _show(folder: Path, suggestion: Suggestion, schedule: Schedule, diagnoses: d
     suggestion.plot(finder.axes[0])
     shape = new_figure()
     schedule.plot(shape.axes[0], base=suggestion.lr)
-    pictures = {"overview": _overview(suggestion, diagnoses), "finder": finder, "schedule": shape, "runs": compare(runs)}
+    pictures = {
+        "overview": _overview(suggestion, diagnoses),
+        "finder": finder,
+        "schedule": shape,
+        "runs": compare(runs),
+    }
     for label, diagnosis in diagnoses.items():
         window = diagnosis.findings[0].window if diagnosis.findings else None
         pictures[label] = loss_and_rate(diagnosis.run, window)
@@ -109,15 +130,19 @@ def _show(folder: Path, suggestion: Suggestion, schedule: Schedule, diagnoses: d
         base = diagnosis.run.meta["base_lr"]
         cells = (f"{base:.3g}", f"{accuracy(diagnosis.run):.1%}", f"{val_loss(diagnosis.run):.3f}", diagnosis.rate)
         table.append([label.replace("-", " "), *cells])
-    sections: dict[str, object] = {"Found: the rate": suggestion, "Shaped: the schedule": schedule, "Trained: three runs": runs}
+    sections: dict[str, Item] = {
+        "Found: the rate": suggestion,
+        "Shaped: the schedule": schedule,
+        "Trained: three runs": runs,
+    }
     for diagnosis in diagnoses.values():
         sections[f"Diagnosed: rate {diagnosis.run.meta['label']}"] = diagnosis
     return report(
-        sections,  # type: ignore[arg-type]  # a dict of the kinds that report takes, seen as objects
-        folder / "report.html",
+        sections,
+        folder / _PAGE,
         title="lrkit demo: digits",
-        summary="A small conv net on 1,437 images of handwritten digits, validated on 360 others. lrkit found a rate, trained with "
-        "it, with 30 times and with a hundredth of it, and diagnosed all three.",
+        summary="A small conv net on 1,437 images of handwritten digits, validated on 360 others. lrkit found a rate, "
+        "trained with it, with 30 times and with a hundredth of it, and diagnosed all three.",
         table=table,
     )
 
@@ -127,9 +152,9 @@ def _overview(suggestion: Suggestion, diagnoses: dict[str, Diagnosis]) -> Figure
     figure = new_figure(width=10.4, height=3.3, columns=2)
     left, right = figure.axes
     suggestion.plot(left)
-    left.set_title(f"find: rate {suggestion.lr:.2g}, for {suggestion.cost:.2g} training runs")
+    left.set_title(f"find: rate {suggestion.lr:.2g}", loc="left")
     lines = {f"{d.run.meta['base_lr']:.2g}: {d.rate}": d.run.smooth("loss") for d in diagnoses.values()}
     colors = dict(zip(lines, (BLUE, ORANGE, PINK), strict=True))
     curves(lines, right, ylabel="loss", log_y=True, colors=colors)
-    right.set_title("train, watch, diagnose: the same net at three rates")
+    right.set_title("train, watch, diagnose: the same net at three rates", loc="left")
     return figure

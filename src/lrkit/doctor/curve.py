@@ -108,7 +108,7 @@ def _median3(values: Array) -> Array:
     if len(values) < 3:
         return values
     padded = np.concatenate([values[:1], values, values[-1:]])
-    return np.median(np.lib.stride_tricks.sliding_window_view(padded, 3), axis=1)
+    return np.asarray(np.median(np.lib.stride_tricks.sliding_window_view(padded, 3), axis=1))
 
 
 def curve_of(run: Run) -> Curve:
@@ -118,7 +118,9 @@ def curve_of(run: Run) -> Curve:
         InputError: If it has no `loss`, or no row of it.
     """
     if "loss" not in run or len(run) == 0:
-        raise InputError(f"diagnose(run): there is no loss to read; columns are {', '.join(run.columns)}. Name it 'loss'.")
+        raise InputError(
+            f"diagnose(run): there is no loss to read; columns are {', '.join(run.columns)}. Name it 'loss'."
+        )
     loss, step = run["loss"], run["step"]
     finite = np.isfinite(loss)
     seen = np.flatnonzero(finite)

@@ -64,6 +64,13 @@ class Diagnosis:
             return None
         return float(np.nanmax(self.run["lr"])) * self.findings[0].factor
 
+    @property
+    def well(self) -> str:
+        """What is said of a run in which nothing was found."""
+        loss = self.run.observed("loss")[1]
+        end = np.median(loss[-max(3, len(loss) // 10) :])
+        return f"the loss falls from {loss[0]:.4g} to {end:.4g} without a sign of a wrong rate"
+
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the loss with the first finding's window shaded."""
         from lrkit.figures.charts import window
@@ -84,8 +91,7 @@ class Diagnosis:
     def __str__(self) -> str:
         lines = [str(finding) for finding in self.findings]
         if self.healthy:
-            loss = self.run.observed("loss")[1]
-            lines = [f"healthy: the loss falls from {loss[0]:.4g} to {np.median(loss[-max(3, len(loss) // 10) :]):.4g} without a sign of a wrong rate"]
+            lines = [f"healthy: {self.well}"]
         if self.missing:
             lines.append(f"not in the log: {', '.join(self.missing)}")
         return "\n".join(lines)
@@ -136,7 +142,9 @@ def _too_short(curve: Curve) -> Finding:
 def _no_progress(curve: Curve) -> Finding | None:
     """Hardly any drop and no trend: a rate far too low, a symmetry plateau and a broken loss all look like this."""
     falls, t = curve.trend(since=0.0)
-    if curve.start - curve.end > max(4 * curve.noise / len(curve.loss) ** 0.5, 0.02 * abs(curve.start)) or (falls > 0.5 and t > 5):
+    if curve.start - curve.end > max(4 * curve.noise / len(curve.loss) ** 0.5, 0.02 * abs(curve.start)) or (
+        falls > 0.5 and t > 5
+    ):
         return None
     return Finding(
         "cannot_tell", "the loss has not moved: far too low a rate, a plateau and broken data all look like this", 1.0,

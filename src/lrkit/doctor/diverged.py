@@ -23,7 +23,11 @@ def diverged(curve: Curve) -> Finding | None:
     assert since is not None, "an explosion has a step"
     early = since <= 0.1 * max(1, curve.last)
     factor, restart = (0.1, 0) if early else (1 / 3, max(0, int(since - 0.05 * curve.last)))
-    seen = f"the loss is not finite from step {since} on" if exploded else f"the loss ends at {curve.end:.4g}, above its start {curve.start:.4g}"
+    seen = (
+        f"the loss is not finite from step {since} on"
+        if exploded
+        else f"the loss ends at {curve.end:.4g}, above its start {curve.start:.4g}"
+    )
     if math.isfinite(curve.start) and exploded:
         seen += f"; it began at {curve.start:.4g}"
     return Finding(

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from lrkit.figures.style import BLUE, GREEN, INK, ORANGE, PALETTE, axes_or_new
+from lrkit.figures.style import BLUE, GREEN, INK, ORANGE, PALETTE, axes_or_new, styled
 
 Array = NDArray[np.float64]
 _POINTS = 1200  # more than a screen shows
@@ -40,6 +40,7 @@ def positive_spread(y: Array) -> bool:
     return bool(len(y) and y.min() > 0 and y.max() > 20 * y.min())
 
 
+@styled
 def curves(
     lines: Mapping[str, tuple[Array, Array]],
     ax: Axes | None = None,
@@ -84,7 +85,10 @@ def window(ax: Axes, start: float, stop: float) -> None:
     ax.axvspan(start, stop, color=ORANGE, alpha=0.15, lw=0)
 
 
-def schedule_curve(steps: Array, values: Array, ax: Axes | None = None, *, ylabel: str = "factor of the base rate") -> Axes:
+@styled
+def schedule_curve(
+    steps: Array, values: Array, ax: Axes | None = None, *, ylabel: str = "factor of the base rate"
+) -> Axes:
     """A schedule over its steps, filled, from zero up."""
     ax = axes_or_new(ax)
     x, y = thin(steps, values)
@@ -97,6 +101,7 @@ def schedule_curve(steps: Array, values: Array, ax: Axes | None = None, *, ylabe
     return ax
 
 
+@styled
 def evidence(
     ramp: tuple[Array, Array],
     rungs: Sequence[tuple[int, Array, Array]],
@@ -130,7 +135,9 @@ def evidence(
         ax.plot(rates[good], losses[good], color=color, marker=marker, ms=5, label=f"short runs, {horizon} steps")
         if (~good).any():
             height = np.full(int((~good).sum()), 0.97)
-            ax.plot(rates[~good], height, "x", color=color, ms=6, transform=ax.get_xaxis_transform(), label="_nolegend_")
+            ax.plot(
+                rates[~good], height, "x", color=color, ms=6, transform=ax.get_xaxis_transform(), label="_nolegend_"
+            )
     if chosen is not None:
         ax.axvline(chosen, color=GREEN, lw=2, label=f"chosen: {chosen:.2g}")
     ax.set_xscale("log")

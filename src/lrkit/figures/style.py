@@ -6,7 +6,10 @@ made without pyplot: no global state, no window, nothing to close.
 
 import io
 import re
+from collections.abc import Callable
+from functools import wraps
 from hashlib import blake2b
+from typing import Any, ParamSpec, TypeVar
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -23,7 +26,7 @@ _DARK = ("#e6edf3", "#3d444d", "#0d1117", "#58a6ff", "#ff8c42", "#3fd0a0", "#e5a
 CSS_LIGHT = "".join(f"--{name}:{colour};" for colour, name in _VARIABLES.items())
 CSS_DARK = "".join(f"--{name}:{colour};" for name, colour in zip(_VARIABLES.values(), _DARK, strict=True))
 
-_RC = {
+_RC: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.size": 9,
     "text.color": INK,
@@ -51,7 +54,25 @@ _RC = {
 }
 
 
-def new_figure(width: float = 5.2, height: float = 3.0, rows: int = 1, columns: int = 1, sharex: bool = False) -> Figure:
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def styled(draw: Callable[P, R]) -> Callable[P, R]:
+    """Let a drawing be made in the house's style: legends and titles take theirs when they are made."""
+
+    @wraps(draw)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        with rc_context(_RC):
+            return draw(*args, **kwargs)
+
+    return wrapped
+
+
+@styled
+def new_figure(
+    width: float = 5.2, height: float = 3.0, rows: int = 1, columns: int = 1, sharex: bool = False
+) -> Figure:
     """An empty figure in the house's style.
 
     Args:
@@ -64,10 +85,9 @@ def new_figure(width: float = 5.2, height: float = 3.0, rows: int = 1, columns: 
     Returns:
         A figure that holds ``rows × columns`` axes.
     """
-    with rc_context(_RC):
-        figure = Figure(figsize=(width, height))
-        FigureCanvasAgg(figure)
-        figure.subplots(rows, columns, sharex=sharex)
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    figure.subplots(rows, columns, sharex=sharex)
     return figure
 
 
@@ -83,14 +103,15 @@ def figure_of(ax: Axes) -> Figure:
     return figure
 
 
+@styled
 def to_png(figure: Figure, dpi: int = 160) -> bytes:
     """The figure as a PNG on white paper."""
     out = io.BytesIO()
-    with rc_context(_RC):
-        figure.savefig(out, format="png", dpi=dpi, metadata={"Software": None})
+    figure.savefig(out, format="png", dpi=dpi, metadata={"Software": None})
     return out.getvalue()
 
 
+@styled
 def to_svg(figure: Figure, label: str) -> str:
     """The figure as an SVG element that scales, follows the page's colours, and can stand beside others in one page.
 
@@ -102,8 +123,7 @@ def to_svg(figure: Figure, label: str) -> str:
         ``<svg …>…</svg>`` without an XML header; the same figure gives the same text.
     """
     out = io.StringIO()
-    with rc_context(_RC):
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = out.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,7 @@ class Bench:
         self._batches, self._step, self._seed, self._progress = batches, step, seed, progress
         self._cache: list[Any] = []
         self._source: Iterator[Any] | None = None
+        self._epoch_began = 0
         self._start: list[Restore] = []
         self._attachment = attached(optimizer)
         self.bases = [float(group.get(BASE + "lr", number_in(group, "lr"))) for group in optimizer.param_groups]
@@ -164,21 +166,18 @@ class Bench:
             write(group, "lr", lr * factor * base / self.bases[0])
 
     def _cached(self, length: int) -> list[Any]:
-        """The first `length` batches, the same for every run."""
+        """The first `length` batches, the same for every run; read once, over as many epochs as it takes."""
         wanted = min(length, _MAX_CACHED)
         while len(self._cache) < wanted:
+            before = len(self._cache)
             if self._source is None:
                 self._source = iter(self._batches)
-                fresh = True
-            batch = next(self._source, _END)
-            if batch is _END:
-                if fresh:
-                    raise InputError("find: the batches yielded nothing, so there is nothing to train on. Is the data set empty?")
-                self._source = None
-                continue
-            fresh = False
-            self._cache.append(batch)
+            self._cache += islice(self._source, wanted - before)
+            if len(self._cache) < wanted:
+                self._source = None  # the epoch is over
+                if len(self._cache) == before == self._epoch_began:
+                    raise InputError(
+                        "find: the batches yielded nothing, so there is nothing to train on. Is the data set empty?"
+                    )
+                self._epoch_began = len(self._cache)
         return self._cache[:wanted]
-
-
-_END = object()

@@ -32,7 +32,7 @@ def range_test(
     step: Step | None = None,
     seed: int = 0,
 ) -> Run:
-    """Raise the rate from `start` to `end` and record the loss: lr_t = start · (end/start)^(t/(steps−1)) (arXiv:1506.01186, §3.3).
+    """Raise the rate and record the loss: lr_t = start · (end/start)^(t/(steps−1)) (arXiv:1506.01186, §3.3).
 
     Stops where the loss is not finite, or has clearly left its range for good. Everything is as before afterwards.
 

@@ -26,12 +26,20 @@ from lrkit.run import Run
 from lrkit.schedules.base import Schedule
 from lrkit.schedules.template import Template, resolved
 from lrkit.schedules.text import as_schedule
+from lrkit.snapshot import capture_random
 from lrkit.task import Loss, Step, Task, Validate, seed_everything
 
 _DEFAULT = "warmup 5% > cosine"
-_TINY, _HUGE = 1e-5, 3.0  # the ramp's range, as the share of the weights' norm that its first and last update would move
+_TINY, _HUGE = (
+    1e-5,
+    3.0,
+)  # the ramp's range, as the share of the weights' norm that its first and last update would move
 _SPACING = 0.5  # decades between candidates
 _CLOSE = 0.02  # of the drop: losses nearer than this count as equally good in the interval
+_FIRST, _SECOND = 5, 3  # candidates of the two rungs
+_SHORTEST_RAMP, _SHORTEST_RUN = 24, 10  # updates below which neither says anything
+_DRIFT = 0.15  # decades by which the best rate falls when the run gets ten times as long
+_CAUTION, _NEAR_CLIFF = 0.1, 0.25  # decades below the best
 
 
 def find(
@@ -72,24 +80,25 @@ def find(
         InputError: If an argument is missing or breaks its rule, or there are no batches.
     """
     if isinstance(model, Task):
-        seed_everything(seed)
-        task, net = model, model.model()
-        return find(
-            net, task.optimizer(net.parameters()), task.loss, task.batches(), task.steps, schedule,
-            task.step, task.validate, budget, max_steps, seed, progress=progress,
-        )  # fmt: skip
+        return _find_task(model, schedule, budget, max_steps, seed, progress)
     if optimizer is None or loss is None or batches is None:
         raise InputError("find(model, optimizer, loss, batches, steps=…): all of them are needed, or one Task.")
     shape, steps = _plan(optimizer, schedule, steps)
     if not (isinstance(budget, int | float) and math.isfinite(budget) and budget > 0):
-        raise InputError(f"find(budget={budget!r}): budget must be above 0, in training runs. 0.25 is usual, 1 is thorough.")
+        raise InputError(
+            f"find(budget={budget!r}): budget must be above 0, in training runs. 0.25 is usual, 1 is thorough."
+        )
     if max_steps is not None and max_steps < 1:
         raise InputError(f"find(max_steps={max_steps}): max_steps must be at least 1, got {max_steps}.")
     if iter(batches) is batches:
-        raise InputError("find(batches=…): an iterator can be read only once. Pass what makes it: a list, a DataLoader.")
+        raise InputError(
+            "find(batches=…): an iterator can be read only once. Pass what makes it: a list, a DataLoader."
+        )
     bench = Bench(model, optimizer, loss, batches, shape, steps, step, validate, seed, budget * steps, progress)
     if bench.bases[0] <= 0:
-        raise InputError("find: the first group's rate is 0, so the other groups have no ratio to it. Give it any rate above 0.")
+        raise InputError(
+            "find: the first group's rate is 0, so the other groups have no ratio to it. Give it any rate above 0."
+        )
     started = time.perf_counter()
     with bench.open():
         search = _Search(bench, min(max_steps or steps, steps))
@@ -98,13 +107,34 @@ def find(
         "schedule": str(shape), "horizon": steps, "bases": bench.bases, "seed": seed, "budget": budget,
         "validated": validate is not None, "edge": search.edge, "untrained_loss": search.untrained,
     }  # fmt: skip
-    base = bench.bases[0]
-    lr = answer.lr if answer.status in ("ok", "edge") else base
+    base, lr = bench.bases[0], answer.lr
     turn = search.turn if search.turn is not None else lr
     return Suggestion(
         lr, lr / base, answer.low, answer.high, answer.status, bench.spent / steps, bench.updates_made,
         time.perf_counter() - started, turn / 4, turn, search.seen, tuple(search.trials), context,
     )  # fmt: skip
+
+
+def _find_task(
+    task: Task,
+    schedule: str | Schedule | Template | None,
+    budget: float,
+    max_steps: int | None,
+    seed: int,
+    progress: Callable[[float, float], object] | None,
+) -> Suggestion:
+    """Make what the task describes, and search on it."""
+    restore = capture_random()
+    try:
+        seed_everything(seed)
+        model = task.model()
+        optimizer = task.optimizer(model.parameters())
+        return find(
+            model, optimizer, task.loss, task.batches(), task.steps, schedule, task.step, task.validate,
+            budget, max_steps, seed, progress=progress,
+        )  # fmt: skip
+    finally:
+        restore()
 
 
 def _plan(
@@ -141,36 +171,47 @@ class _Search:
         self.edge: float | None = None
         self.turn: float | None = None
         self.untrained = math.nan
+        self._hopeless = math.inf
+        self._one_validation = 0.0
+        self._jitter = 0.0  # by how much two validations of the same weights differ
+        self._spread = 0.0  # of the training loss over batches
 
     def go(self) -> _Answer:
         """The whole search."""
-        bench, base = self.bench, self.bench.bases[0]
-        unknown = (base, base)
-        updates_ramp = int(min(60, max(16, 0.12 * bench.limit)))
-        if bench.limit < updates_ramp + 12:
-            return _Answer(base, *unknown, "budget")
-        before = 0.0
+        bench = self.bench
+        if bench.limit < _SHORTEST_RAMP + 1:
+            return self._nothing("budget")
         if bench.validate is not None:
             self.untrained = bench.validation_loss()
-            before = bench.spent
+            self._one_validation = bench.spent
+            self._jitter = abs(self.untrained - bench.validation_loss())
         moved = self._moved_at_rate_one()
-        if not math.isfinite(moved):
-            return _Answer(base, *unknown, "diverged")
+        if not math.isfinite(moved) or (bench.validate is not None and not math.isfinite(self.untrained)):
+            return self._nothing("diverged")
         if moved == 0:
-            return _Answer(base, *unknown, "flat")
-        self.seen = ramp(bench, _TINY / moved, _HUGE / moved, updates_ramp)
-        losses = list(self.seen["loss"])
-        level, spread = noise_of(losses)
-        if not math.isfinite(level) or not (bench.validate is None or math.isfinite(self.untrained)):
-            return _Answer(base, *unknown, "diverged")
-        if bench.validate is None:
-            self.untrained = level
-        rates, smooth = self.seen["lr"], self.seen.smooth("loss", 3)[1]
-        self.edge = self.seen.meta["edge"]
-        self.turn = float(rates[int(np.argmin(smooth))])
-        ceiling = self.edge if self.edge is not None else float(rates[-1])
-        hopeless = level + 6 * spread + 1.0 * abs(level - float(np.min(smooth)))
-        return self._decide(ceiling, hopeless, spread, before)
+            return self._nothing("flat")
+        # Two rungs of short runs, the second 2.5 times as long, on what a ramp leaves; where that is too little, a ramp alone.
+        updates = int(min(60, max(_SHORTEST_RAMP, 0.15 * bench.limit)))
+        free = bench.left - updates - (_FIRST + _SECOND) * self._one_validation
+        short = int(min(free / (_FIRST + 2.5 * _SECOND), self.longest / 2.5))
+        if short < _SHORTEST_RUN:
+            updates = int(min(100, bench.left))
+        level, spread, lowest = self._ramp(_TINY / moved, _HUGE / moved, updates)
+        if not math.isfinite(level):
+            return self._nothing("diverged")
+        if level == lowest:
+            return self._nothing("flat")
+        seen = level - lowest > 2 * spread
+        if short < _SHORTEST_RUN:
+            return self._from_ramp() if seen else self._nothing("noisy")
+        if not seen:
+            # Batches that differ more than a ramp can gain: the short runs may still tell.
+            self.turn = (self.edge or float(self.seen["lr"][-1])) / 10
+        return self._from_runs(short)
+
+    def _nothing(self, status: Status) -> _Answer:
+        base = self.bench.bases[0]
+        return _Answer(base, base, base, status)
 
     def _moved_at_rate_one(self) -> float:
         """‖Δθ‖/‖θ‖ of one update at rate 1: what a rate means to this net. NaN where loss or gradient is not finite."""
@@ -181,67 +222,90 @@ class _Search:
             moved = _norm([p - s for p, s in zip(params, start, strict=True)]) / max(_norm(start), 1e-12)
         return moved if math.isfinite(loss) else math.nan
 
-    def _decide(self, ceiling: float, hopeless: float, spread: float, one_validation: float) -> _Answer:
+    def _ramp(self, start: float, end: float, updates: int) -> tuple[float, float, float]:
+        """Bracket; returns the untrained level of the training loss, its spread over batches, and the lowest it came to."""
+        self.seen = ramp(self.bench, start, end, updates)
+        self.edge = self.seen.meta["edge"]
+        level, spread = noise_of(list(self.seen["loss"]))
+        self._spread = spread
+        smooth = self.seen.smooth("loss", 5)[1]
+        if not len(smooth):
+            return level, spread, level
+        lowest = float(np.min(smooth))
+        self.turn = float(self.seen["lr"][int(np.argmin(smooth))])
+        if self.bench.validate is None:
+            self.untrained = level
+        self._hopeless = level + 10 * max(level - lowest, spread)
+        return level, spread, lowest
+
+    def _from_ramp(self) -> _Answer:
+        """No budget for short runs: a fifth of where the ramp turned, which is a guess, and a wide interval."""
+        assert self.turn is not None, "a ramp with a drop has a turn"
+        return _Answer(self.turn / 5, self.turn / 20, self.turn, "budget")
+
+    def _from_runs(self, short: int) -> _Answer:
         """Two rungs below the ceiling, then the choice."""
-        bench = self.bench
-        first, second = 5, 3
-        # The longer horizon is 2.5 times the shorter; what is left of the budget sets both.
-        free = bench.left - (first + second) * one_validation
-        short = int(min(free / (first + 2.5 * second), self.longest / 2.5))
-        if short < 4:
-            return _Answer(bench.bases[0], bench.bases[0], bench.bases[0], "budget")
-        top = math.log10(ceiling) - 0.25
-        for i in range(first):
-            self._try(top - _SPACING * i, short, hopeless)
+        assert self.turn is not None, "a ramp with a drop has a turn"
+        top = math.log10(min(self.turn * 10 ** (_SPACING / 2), self.edge or math.inf))
+        for i in range(_FIRST):
+            self._try(top - _SPACING * i, short)
         best = self._best(short)
         if best is None:
-            return _Answer(bench.bases[0], bench.bases[0], bench.bases[0], "diverged")
-        drop = self.untrained - best.loss
-        worst = max((t.loss for t in self.trials if math.isfinite(t.loss)), default=best.loss)
-        if worst - best.loss <= 1e-6 * abs(self.untrained) or drop <= 0:
-            return _Answer(bench.bases[0], bench.bases[0], bench.bases[0], "flat")
-        if drop < 2 * spread / math.sqrt(max(1, short // 4)) and bench.validate is None:
-            return _Answer(bench.bases[0], bench.bases[0], bench.bases[0], "noisy")
-        long = int(2.5 * short)
-        centre = math.log10(best.lr)
+            return self._nothing("diverged")
+        worst = max(trial.loss for trial in self.trials if math.isfinite(trial.loss))
+        if worst == best.loss and all(math.isfinite(trial.loss) for trial in self.trials):
+            return self._nothing("flat")
+        noise = (
+            5 * self._jitter if self.bench.validate is not None else 2 * self._spread / math.sqrt(max(1, short // 4))
+        )
+        if self.untrained - best.loss <= noise:
+            return self._nothing("noisy")
+        long, centre = int(2.5 * short), math.log10(best.lr)
         for x in (centre, centre - _SPACING, centre + _SPACING):
-            self._try(x, long, hopeless)
-        self._recentre(long, hopeless, one_validation)
+            self._try(x, long)
+        self._recentre(long)
         return self._choose(long)
 
-    def _try(self, x: float, steps: int, hopeless: float) -> None:
-        self.trials.append(Trial(10**x, steps, self.bench.judge(10**x, steps, hopeless)))
+    def _try(self, x: float, steps: int) -> None:
+        self.trials.append(Trial(10**x, steps, self.bench.judge(10**x, steps, self._hopeless)))
 
     def _best(self, steps: int) -> Trial | None:
         good = [trial for trial in self.trials if trial.steps == steps and math.isfinite(trial.loss)]
         return min(good, key=lambda trial: trial.loss) if good else None
 
-    def _recentre(self, steps: int, hopeless: float, one_validation: float) -> None:
+    def _recentre(self, steps: int) -> None:
         """While the best is the last on one side and the budget lasts, go on to that side."""
-        while self.bench.left >= steps + one_validation:
+        while self.bench.left >= steps + self._one_validation:
             best = self._best(steps)
             tried = sorted(trial.lr for trial in self.trials if trial.steps == steps)
-            if best is None or best.lr not in (tried[0], tried[-1]):
+            if best is None:
+                self._try(math.log10(tried[0]) - _SPACING, steps)
+            elif best.lr in (tried[0], tried[-1]):
+                self._try(math.log10(best.lr) + (_SPACING if best.lr == tried[-1] else -_SPACING), steps)
+            else:
                 return
-            self._try(math.log10(best.lr) + (_SPACING if best.lr == tried[-1] else -_SPACING), steps, hopeless)
 
     def _choose(self, steps: int) -> _Answer:
-        """The vertex of the parabola through the best and its neighbours, in log-rate; the best itself where one diverged."""
+        """The vertex of the parabola through the best and its neighbours, in log-rate, and a little below it.
+
+        Below, because a longer run wants a lower rate than a short one, and because too high is dearer than too low; more
+        so where the next higher rate diverged, which on a longer run this one might do too.
+        """
         best = self._best(steps) or self._best(min(trial.steps for trial in self.trials))
         assert best is not None, "the first rung had a best"
         same = sorted((t for t in self.trials if t.steps == best.steps), key=lambda t: t.lr)
         i = same.index(best)
         x, width = math.log10(best.lr), _SPACING / 2
         inside = 0 < i < len(same) - 1
-        if inside and math.isfinite(same[i - 1].loss) and math.isfinite(same[i + 1].loss):
-            below, above = same[i - 1].loss - best.loss, same[i + 1].loss - best.loss
-            curve = (below + above) / 2
-            x += _SPACING * (below - above) / (4 * curve) if curve > 0 else 0.0
-            close = _CLOSE * (self.untrained - best.loss)
-            width = _SPACING * math.sqrt(close / curve) if curve > 0 else _SPACING
-            width = min(_SPACING, max(0.15, width))
-        status: Status = "ok" if inside else "edge"
-        return _Answer(10**x, 10 ** (x - width), 10 ** (x + width), status)
+        below = same[i - 1].loss - best.loss if i > 0 else math.nan
+        above = same[i + 1].loss - best.loss if i < len(same) - 1 else math.nan
+        curve = (below + above) / 2
+        if curve > 0:
+            x += _SPACING * (below - above) / (4 * curve)
+            width = min(_SPACING, max(0.15, _SPACING * math.sqrt(_CLOSE * (self.untrained - best.loss) / curve)))
+        cliff = inside and not math.isfinite(above)
+        x -= _DRIFT * math.log10(self.bench.steps / best.steps) + (_NEAR_CLIFF if cliff else _CAUTION)
+        return _Answer(10**x, 10 ** (x - width), 10 ** (x + width), "ok" if inside else "edge")
 
 
 def _norm(tensors: list[Tensor]) -> float:

@@ -18,7 +18,7 @@ WORDS: dict[str, str] = {
     "flat": "the loss is the same at every rate that was tried, so none is better",
     "edge": "the best rate lies at the edge of what was tried; the optimum may be beyond",
     "noisy": "the differences between the rates are smaller than the noise of the loss",
-    "budget": "the budget is too small for short runs that tell rates apart",
+    "budget": "the budget is too small for short runs, so this is a guess from the ramp alone",
     "diverged": "the loss is not finite at any rate, from the start: look at the data and the loss, not at the rate",
 }
 
@@ -43,7 +43,7 @@ class Suggestion:
     """What the finder answers: a rate, how sure, and what it cost.
 
     Args:
-        lr: The rate for the first group; the untouched one unless `status` is ``"ok"`` or ``"edge"``.
+        lr: The rate for the first group; the untouched one where nothing was found.
         factor: `lr` divided by the first group's base rate: what every group's base is to be multiplied with.
         low: Lower end of the interval.
         high: Upper end of the interval.
@@ -75,7 +75,7 @@ class Suggestion:
     @property
     def found(self) -> bool:
         """Whether `lr` is an answer, not the rate that was there before."""
-        return self.status in ("ok", "edge")
+        return self.status in ("ok", "edge") or (self.status == "budget" and len(self.ramp) > 0)
 
     @property
     def reason(self) -> str:

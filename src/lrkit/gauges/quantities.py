@@ -18,7 +18,10 @@ def total_norm(tensors: Sequence[Tensor]) -> Tensor:
     if not tensors:
         return torch.zeros(())
     norms = torch._foreach_norm(list(tensors), 2.0)
-    return torch.linalg.vector_norm(torch.stack([n.to(norms[0].device, torch.promote_types(n.dtype, torch.float32)) for n in norms]))
+    total: Tensor = torch.linalg.vector_norm(
+        torch.stack([n.to(norms[0].device, torch.promote_types(n.dtype, torch.float32)) for n in norms])
+    )
+    return total
 
 
 def update_ratio(before: Sequence[Tensor], after: Sequence[Tensor]) -> Tensor:

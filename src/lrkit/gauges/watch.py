@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lrkit.binding.record import untraced
 from lrkit.errors import InputError, StateError
 from lrkit.gauges.quantities import total_norm, update_ratio
 from lrkit.run import Run, Writer
@@ -71,7 +72,12 @@ class Watch:
     """Records one row an update. Made by `watch`; use it in a ``with`` statement."""
 
     def __init__(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, path: str | Path | None, every: int, meta: dict[str, Any]
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        path: str | Path | None,
+        every: int,
+        meta: dict[str, Any],
     ) -> None:
         self._model, self._optimizer, self._every = model, optimizer, every
         self.meta = meta
@@ -91,8 +97,8 @@ class Watch:
         step = self._optimizer.param_groups[0].get("lrkit_step") if self._optimizer.param_groups else None
         self._step = 0 if step is None else int(step)  # a resumed run goes on where its schedule is
         self._handles = [
-            self._optimizer.register_step_pre_hook(torch.compiler.disable(self._on_before)),
-            self._optimizer.register_step_post_hook(torch.compiler.disable(self._on_after)),
+            self._optimizer.register_step_pre_hook(untraced(self._on_before)),
+            self._optimizer.register_step_post_hook(untraced(self._on_after)),
         ]
         return self
 
@@ -105,7 +111,7 @@ class Watch:
             self._writer.close()
             self._writer = None
 
-    def record(self, *, batch: object = None, **values: Value) -> None:
+    def record(self, *, batch: object = None, **values: Value) -> None:  # noqa: ARG002  (no gauge evaluates it yet)
         """Say what belongs to the coming update, before it; several calls before one update are averaged.
 
         Args:
@@ -161,8 +167,12 @@ class Watch:
         """
         tensors = [v for row in self._buffer for v in row.values() if isinstance(v, Tensor)]
         # One copy a device: on the CPU none, on an accelerator one wait instead of one a number.
-        numbers = iter(torch.stack([t.to(tensors[0].device, torch.float64) for t in tensors]).tolist() if tensors else [])
-        fresh = [{k: next(numbers) if isinstance(v, Tensor) else float(v) for k, v in row.items()} for row in self._buffer]
+        numbers = iter(
+            torch.stack([t.to(tensors[0].device, torch.float64) for t in tensors]).tolist() if tensors else []
+        )
+        fresh = [
+            {k: next(numbers) if isinstance(v, Tensor) else float(v) for k, v in row.items()} for row in self._buffer
+        ]
         self._buffer = []
         for row in fresh:
             self._rows.setdefault(int(row["step"]), {}).update(row)
@@ -195,7 +205,9 @@ class Watch:
             # Gradients are read after the update: before it, a closure has not made them yet.
             params = _trained(optimizer)
             with torch.no_grad():
-                self._row["grad_norm"] = total_norm([p.grad for p in params if p.grad is not None and not p.grad.is_sparse])
+                self._row["grad_norm"] = total_norm(
+                    [p.grad for p in params if p.grad is not None and not p.grad.is_sparse]
+                )
                 if len(params) == len(self._before):
                     self._row["update_ratio"] = update_ratio(self._before, [p.detach() for p in params])
             self._before = None
@@ -235,5 +247,7 @@ def _one(name: str, value: Value) -> Value:
     if not isinstance(value, Tensor):
         return float(value)
     if value.numel() != 1:
-        raise InputError(f"watch: {name} must be one number, got a tensor of shape {tuple(value.shape)}. Take its mean.")
+        raise InputError(
+            f"watch: {name} must be one number, got a tensor of shape {tuple(value.shape)}. Take its mean."
+        )
     return value.detach().reshape(()).clone()

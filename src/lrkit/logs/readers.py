@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from lrkit.logs.rows import number, run_of
 from lrkit.run import Run
@@ -20,7 +21,7 @@ def lrkit_run(path: Path, text: str) -> Run | None:
 def jsonl(path: Path, text: str) -> Run | None:
     """One JSON object a line, as most training loops write; a torn last line is dropped."""
     lines = [line for line in text.splitlines() if line.strip()]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for i, line in enumerate(lines):
         try:
             row = json.loads(line)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from typing import Any
 
 from lrkit.errors import FileError
@@ -48,6 +49,6 @@ def run_of(path: str, rows: Iterable[Mapping[str, Any]], meta: Mapping[str, Any]
         for i, row in enumerate(out):
             row["step"] = float(i)
     out = [row for row in out if math.isfinite(row.get("step", math.nan))]
-    if any(after["step"] < before["step"] for before, after in zip(out, out[1:], strict=False)):
+    if any(after["step"] < before["step"] for before, after in pairwise(out)):
         raise FileError(f"read({path!r}): its steps begin again, so it holds several runs. Split it, one run a file.")
     return Run.from_rows(out, meta)

@@ -44,6 +44,9 @@ dl{display:grid;grid-template-columns:auto 1fr;gap:.1rem .8rem;margin:.4rem 0}dt
 """ % (CSS_LIGHT, CSS_DARK)  # noqa: UP031  (braces are CSS's own)
 
 
+_MARK = '<meta name="generator" content="lrkit">'
+
+
 def report(
     subject: Item | Mapping[str, Item],
     path: str | Path,
@@ -72,14 +75,34 @@ def report(
     items = subject if isinstance(subject, Mapping) and not isinstance(subject, Run) else {_heading(subject): subject}
     if not items:
         raise InputError("report(subject): there is nothing to show. Pass a Run, Suggestion, Diagnosis or Schedule.")
-    body = "".join(f"<section><h2>{escape(heading)}</h2>{_section(heading, item)}</section>" for heading, item in items.items())
+    body = "".join(
+        f"<section><h2>{escape(heading)}</h2>{_section(heading, item)}</section>" for heading, item in items.items()
+    )
     lead = f"<p>{escape(summary)}</p>" if summary else ""
     page = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width,initial-scale=1"><style>{_CSS}</style></head>'
+        f'{_MARK}<meta name="viewport" content="width=device-width,initial-scale=1"><style>{_CSS}</style></head>'
         f"<body><h1>{escape(title)}</h1>{lead}{_table(table)}{body}</body></html>\n"
     )
-    return write_whole(path, page.encode())
+    return write_whole(free_for_report(path), page.encode())
+
+
+def free_for_report(place: str | Path) -> Path:
+    """The path, if nothing is lost by writing there: an older report may be replaced, another file may not.
+
+    Raises:
+        FileError: If another file, or a folder, is there.
+    """
+    path = Path(place)
+    if path.is_dir():
+        raise FileError(
+            f"report(…, {str(path)!r}): this is a folder. Name a file in it, e.g. {str(path / 'report.html')!r}."
+        )
+    if path.exists() and _MARK.encode() not in path.read_bytes()[:1000]:
+        raise FileError(
+            f"report(…, {str(path)!r}): there is another file, which is no report of lrkit's. Choose another name."
+        )
+    return path
 
 
 def write_whole(path: str | Path, content: bytes) -> Path:
@@ -95,7 +118,7 @@ def write_whole(path: str | Path, content: bytes) -> Path:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
         Path(name).chmod(0o644)
-        os.replace(name, target)
+        Path(name).replace(target)
     except OSError as error:
         raise FileError(f"{str(path)!r} cannot be written: {error.strerror}. Choose another place.") from error
     return target
@@ -117,7 +140,9 @@ def _section(heading: str, item: Item) -> str:
         return _diagnosis(heading, item)
     if isinstance(item, list | tuple) and item and all(isinstance(run, Run) for run in item):
         return f"<figure>{to_svg(compare(item), f'{heading}: loss and rate')}</figure>"
-    raise InputError(f"report: {heading!r} is {type(item).__name__}; it must be a Run, Suggestion, Diagnosis or Schedule.")
+    raise InputError(
+        f"report: {heading!r} is {type(item).__name__}; it must be a Run, Suggestion, Diagnosis or Schedule."
+    )
 
 
 def _row(figure: str, text: str) -> str:
@@ -138,7 +163,10 @@ def _suggestion(suggestion: Suggestion) -> str:
     head = f"rate {suggestion.lr:.3g}" if suggestion.found else f"no rate found; it stays {suggestion.lr:.3g}"
     figure = new_figure(height=3.4)
     suggestion.plot(figure.axes[0])
-    return _row(to_svg(figure, str(suggestion)), f'<div class="card {kind}"><p class="big">{escape(head)}</p><dl>{rows}</dl></div>')
+    return _row(
+        to_svg(figure, str(suggestion)),
+        f'<div class="card {kind}"><p class="big">{escape(head)}</p><dl>{rows}</dl></div>',
+    )
 
 
 def _schedule(schedule: Schedule) -> str:
@@ -151,7 +179,7 @@ def _diagnosis(heading: str, diagnosis: Diagnosis) -> str:
     figure = loss_and_rate(diagnosis.run, diagnosis.findings[0].window if diagnosis.findings else None)
     cards = "".join(_card(finding) for finding in diagnosis.findings)
     if diagnosis.healthy:
-        cards = f'<div class="card good"><h3>healthy</h3><p>{escape(str(diagnosis).splitlines()[0])}</p></div>'
+        cards = f'<div class="card good"><h3>healthy</h3><p>{escape(diagnosis.well)}</p></div>'
     if diagnosis.missing:
         cards += f'<p class="quiet">Not in the log: {escape(", ".join(diagnosis.missing))}.</p>'
     return _row(to_svg(figure, f"{heading}: loss and rate over the steps"), cards)
@@ -173,7 +201,9 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
         return ""
     head, *body = rows
     cells = "".join(f"<th{_numeric(i)}>{escape(cell)}</th>" for i, cell in enumerate(head))
-    lines = "".join("<tr>" + "".join(f"<td{_numeric(i)}>{escape(c)}</td>" for i, c in enumerate(row)) + "</tr>" for row in body)
+    lines = "".join(
+        "<tr>" + "".join(f"<td{_numeric(i)}>{escape(c)}</td>" for i, c in enumerate(row)) + "</tr>" for row in body
+    )
     return f'<div class="scroll"><table><tr>{cells}</tr>{lines}</table></div>'
 
 

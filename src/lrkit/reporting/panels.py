@@ -22,7 +22,9 @@ def loss_and_rate(run: Run, shaded: tuple[int, int] | None = None) -> Figure:
     if shaded is not None:
         window(top, *shaded)
     if known:
-        curves({"rate": run.observed("lr")}, figure.axes[1], ylabel="learning rate", log_y=False, colors={"rate": GREEN})
+        curves(
+            {"rate": run.observed("lr")}, figure.axes[1], ylabel="learning rate", log_y=False, colors={"rate": GREEN}
+        )
         figure.axes[1].set_ylim(bottom=0)
         top.set_xlabel("")
     return figure
@@ -30,11 +32,18 @@ def loss_and_rate(run: Run, shaded: tuple[int, int] | None = None) -> Figure:
 
 def compare(runs: Sequence[Run], name: str = "loss") -> Figure:
     """Several runs' smoothed loss, and their rates on a logarithmic axis below; ``meta["label"]`` names each."""
-    figure = new_figure(width=7.6, height=4.2, rows=2, sharex=True)
+    figure = new_figure(width=6.2, height=3.8, rows=2, sharex=True)
     labels = [str(run.meta.get("label", f"run {i + 1}")) for i, run in enumerate(runs)]
     colors = {label: PALETTE[i % len(PALETTE)] for i, label in enumerate(labels)}
     both = [(label, run) for label, run in zip(labels, runs, strict=True) if name in run]
-    curves({label: run.smooth(name) for label, run in both}, figure.axes[0], xlabel="", ylabel=name, log_y=True, colors=colors)
+    curves(
+        {label: run.smooth(name) for label, run in both},
+        figure.axes[0],
+        xlabel="",
+        ylabel=name,
+        log_y=True,
+        colors=colors,
+    )
     rates = {label: run.observed("lr") for label, run in both if "lr" in run}
     rates = {label: (steps[lr > 0], lr[lr > 0]) for label, (steps, lr) in rates.items()}
     curves(rates, figure.axes[1], ylabel="learning rate", log_y=True, colors=colors)

@@ -1,60 +1,70 @@
-"""Pictures for a terminal: a curve in Braille dots, eight to a character. Text in, text out; knows no rich, no colours."""
+"""Pictures for a terminal: a curve in Braille dots, eight to a character.
 
+Numbers in, text out. Plain Python, so that a short command need not wait for NumPy; knows no rich, no colours.
+"""
+
+import math
 from collections.abc import Sequence
-
-import numpy as np
-from numpy.typing import NDArray
+from itertools import pairwise
 
 from lrkit.schedules.easing import number_text
 
-Array = NDArray[np.float64]
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))  # bit of each dot, by row and column
+_BLANK = 0x2800
 
 
-def draw(x: Array, y: Array, width: int = 64, height: int = 12, log_y: bool = False, mark: Sequence[float] = ()) -> str:
+def draw(x: Sequence[float], y: Sequence[float], width: int = 64, height: int = 12, mark: Sequence[float] = ()) -> str:
     """Draw a curve.
 
     Args:
-        x: (n,) ascending.
+        x: (n,) ascending; a few thousand are plenty.
         y: (n,) values; the non-finite ones are left out.
         width: Characters, without the labels.
         height: Lines.
-        log_y: A logarithmic y axis; needs positive values.
         mark: x positions to mark below the axis.
 
     Returns:
-        Lines joined by newlines; an empty picture where no value is finite.
+        Lines joined by newlines; a sentence where no value is finite.
+
+    Examples:
+        >>> print(draw([0, 1, 2, 3], [0, 1, 2, 3], width=4, height=2))
+        3 │⠀⠀⢀⠞
+        0 │⡰⠊⠀⠀
+          └────
+           0  3
     """
-    keep = np.isfinite(y) & (~log_y | (y > 0))
-    if not keep.any():
+    points = [(float(a), float(b)) for a, b in zip(x, y, strict=True) if math.isfinite(b)]
+    if not points:
         return "(nothing to draw: no finite value)"
-    x, y = x[keep], np.log10(y[keep]) if log_y else y[keep]
-    low, high = float(y.min()), float(y.max())
-    span_x, span_y = float(x[-1] - x[0]) or 1.0, (high - low) or 1.0
-    columns = np.minimum((x - x[0]) / span_x * (2 * width - 1), 2 * width - 1).round().astype(int)
-    rows = ((high - y) / span_y * (4 * height - 1)).round().astype(int)
-    cells = np.zeros((height, width), dtype=int)
-    # Between two points the line is drawn as a vertical stroke, so that a steep curve has no gaps.
-    for (c0, r0), (c1, r1) in zip(zip(columns, rows, strict=True), zip(columns[1:], rows[1:], strict=True), strict=False):
-        n = max(1, abs(int(c1) - int(c0)), abs(int(r1) - int(r0)))
-        for k in range(n + 1):
-            c, r = round(c0 + (c1 - c0) * k / n), round(r0 + (r1 - r0) * k / n)
-            cells[r // 4, c // 2] |= _DOTS[r % 4][c % 2]
-    if len(columns) == 1:
-        cells[rows[0] // 4, columns[0] // 2] |= _DOTS[rows[0] % 4][columns[0] % 2]
-    labels = [_label(10**v if log_y else v) for v in (high, low)]
-    margin = max(map(len, labels))
-    lines = ["".join(chr(0x2800 + cell) for cell in row) for row in cells]
-    out = [f"{labels[0] if i == 0 else labels[1] if i == height - 1 else '':>{margin}} │{line}" for i, line in enumerate(lines)]
-    foot = [" "] * width
-    for position in mark:
-        foot[min(width - 1, max(0, int((position - x[0]) / span_x * (width - 1))))] = "▲"
-    first, last = _label(float(x[0])), _label(float(x[-1]))
+    first, last = points[0][0], points[-1][0]
+    low, high = min(b for _, b in points), max(b for _, b in points)
+    across, up = (2 * width - 1) / ((last - first) or 1.0), (4 * height - 1) / ((high - low) or 1.0)
+    dots = [(round((a - first) * across), round((high - b) * up)) for a, b in points]
+    cells = [[0] * width for _ in range(height)]
+    for column, row in _joined(dots):
+        cells[row // 4][column // 2] |= _DOTS[row % 4][column % 2]
+    top, bottom = _label(high), _label(low)
+    margin = max(len(top), len(bottom))
+    names = [top, *[""] * (height - 2), bottom]
+    out = [
+        f"{name:>{margin}} │{''.join(chr(_BLANK + c) for c in line)}" for name, line in zip(names, cells, strict=True)
+    ]
     out.append(f"{'':>{margin}} └{'─' * width}")
     if mark:
-        out.append(f"{'':>{margin}}  {''.join(foot).rstrip()}")
-    out.append(f"{'':>{margin}}  {first}{last:>{width - len(first)}}")
+        at = {min(width - 1, max(0, int((position - first) * across / 2))) for position in mark}
+        out.append(f"{'':>{margin}}  {''.join('▲' if i in at else ' ' for i in range(width)).rstrip()}")
+    left = _label(first)
+    out.append(f"{'':>{margin}}  {left}{_label(last):>{width - len(left)}}")
     return "\n".join(out)
+
+
+def _joined(dots: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
+    """The dots and those between neighbours, so that a steep curve has no gaps."""
+    out = list(dots[:1])
+    for (c0, r0), (c1, r1) in pairwise(dots):
+        n = max(1, abs(c1 - c0), abs(r1 - r0))
+        out += [(round(c0 + (c1 - c0) * k / n), round(r0 + (r1 - r0) * k / n)) for k in range(1, n + 1)]
+    return out
 
 
 def _label(value: float) -> str:

@@ -103,7 +103,9 @@ def check_steps(call: str, steps: object, instead: str) -> None:
 def check_value(call: str, name: str, value: object) -> None:
     """Refuse a value that is not a finite number of at least 0: a negative rate climbs the loss."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise InputError(f"{call}({name}={value!r}): {name} must be a finite number of at least 0. Factors are usually in [0, 1].")
+        raise InputError(
+            f"{call}({name}={value!r}): {name} must be a finite number of at least 0. Factors are usually in [0, 1]."
+        )
 
 
 @dataclass(frozen=True)

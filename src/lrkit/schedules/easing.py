@@ -127,7 +127,9 @@ def easing(name: "str | Easing") -> Easing:
     if name not in EASINGS:
         near = get_close_matches(name, EASINGS, n=1)
         hint = f"Did you mean {near[0]!r}? " if near else ""
-        raise InputError(f"easing({name!r}): there is none of that name. {hint}There are {', '.join(EASINGS)}, and Power(p).")
+        raise InputError(
+            f"easing({name!r}): there is none of that name. {hint}There are {', '.join(EASINGS)}, and Power(p)."
+        )
     return EASINGS[name]
 
 

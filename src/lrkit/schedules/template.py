@@ -119,8 +119,6 @@ class Template:
         return hash(str(self))
 
 
-def resolved(
-    spec: Schedule | Template, total: int | None = None, steps_per_epoch: int | None = None
-) -> Schedule:
+def resolved(spec: Schedule | Template, total: int | None = None, steps_per_epoch: int | None = None) -> Schedule:
     """The schedule itself, or the template resolved."""
     return spec.resolve(total, steps_per_epoch) if isinstance(spec, Template) else spec

@@ -108,7 +108,9 @@ class _Reader:
             if self.take(">"):
                 continue
             if self.peek() is not None:
-                raise self.error(self.place(), f"expected '>' or the end, got {self.tokens[self.i].text!r}{self.hint()}")
+                raise self.error(
+                    self.place(), f"expected '>' or the end, got {self.tokens[self.i].text!r}{self.hint()}"
+                )
             return stages
 
     def place(self) -> int:
@@ -144,7 +146,9 @@ class _Reader:
         unit = "%" if self.take("%") else "ep" if self.take("ep") else ""
         after = self.peek(kind="word")
         if after and not unit and after.at == token.at + len(token.text):
-            raise self.error(after.at, f"{after.text!r} is no unit; durations are steps (500), per cent (5%) or epochs (2ep)")
+            raise self.error(
+                after.at, f"{after.text!r} is no unit; durations are steps (500), per cent (5%) or epochs (2ep)"
+            )
         if amount == 0 or amount == float("inf") or (unit == "" and amount != int(amount)):
             raise self.error(at, f"a duration must be at least 1 step and whole in steps, got {token.text}{unit}")
         return Duration(amount, unit)
@@ -155,7 +159,13 @@ class _Reader:
         word = self.take(kind="word")
         if word is None or word.text not in _WORDS:
             near = get_close_matches(word.text[:40], _WORDS, n=1) if word else []
-            got = f"got {word.text[:40]!r}" if word else "got nothing" if self.peek() is None else f"got {self.tokens[self.i].text!r}"
+            got = (
+                f"got {word.text[:40]!r}"
+                if word
+                else "got nothing"
+                if self.peek() is None
+                else f"got {self.tokens[self.i].text!r}"
+            )
             hint = f" (did you mean {near[0]!r}?)" if near else ""
             raise self.error(at, f"a stage begins with one of {', '.join(_WORDS)}; {got}{hint}")
         kind = word.text
@@ -165,7 +175,9 @@ class _Reader:
         allowed = ("at",) if kind in ("hold", "constant") else ("from", "to")
         while (token := self.peek(kind="word")) and token.text in _EDGES:
             if token.text not in allowed or token.text in edges:
-                raise self.error(token.at, f"{token.text!r} has no place here; {kind!r} takes {' and '.join(allowed)}, once each")
+                raise self.error(
+                    token.at, f"{token.text!r} has no place here; {kind!r} takes {' and '.join(allowed)}, once each"
+                )
             self.take()
             edges[token.text] = self.number(token.text)
         if kind in ("hold", "constant"):
@@ -204,5 +216,3 @@ def as_schedule(spec: "str | Schedule | Template") -> Schedule | Template:
     if isinstance(spec, Schedule | Template):
         return spec
     raise InputError(f"a schedule must be a text, a Schedule or a Template, got {spec!r}. E.g. 'warmup 5% > cosine'.")
-
-
