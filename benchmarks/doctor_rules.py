@@ -43,9 +43,7 @@ def main() -> None:
     print(f"\n{'label':10s} {'runs':>5s}  answered ok / too low / too high / diverged / cannot tell")
     for label in WORDS:
         answers = words[label]
-        print(
-            f"{label:10s} {answers.total():5d}  {' / '.join(str(answers[w]) for w in [*WORDS.values(), 'cannot tell'])}"
-        )
+        print(f"{label:10s} {answers.total():5d}  {' / '.join(str(answers[w]) for w in [*WORDS.values(), 'cannot tell'])}")
     recall = [words[label][WORDS[label]] / words[label].total() for label in ("too_low", "ok", "too_high")]
     print(f"balanced accuracy over too low / ok / too high: {np.mean(recall):.2f}")
 

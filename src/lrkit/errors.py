@@ -6,8 +6,12 @@
     ├── StateError    (RuntimeError)  the right call at the wrong moment: attached twice, another schedule on resume
     └── MissingExtra  (ImportError)   an optional package is needed; the message holds the command that installs it
 
-A message has three beats: the call, the rule and what came, what to do. This module knows no other.
+A message has three beats: the call, the rule and what came, what to do. `whole` and `real` check the numbers that users pass.
+This module knows no other.
 """
+
+import math
+from numbers import Integral
 
 
 class LrkitError(Exception):
@@ -38,3 +42,64 @@ class MissingExtra(LrkitError, ImportError):
     def __init__(self, who: str, package: str, extra: str) -> None:
         super().__init__(f"{who} needs {package}, which is not installed. Install it: pip install 'lrkit[{extra}]'")
         self.package, self.extra = package, extra
+
+
+def whole(call: str, name: str, value: object, least: int = 1, what: str = "a whole number") -> int:
+    """The value as an int: NumPy's integers are taken, bools and floats are not.
+
+    Args:
+        call: The call that asks, for the message.
+        name: The argument's name.
+        value: What came.
+        least: The smallest that is allowed.
+        what: What it counts, for the message.
+
+    Raises:
+        InputError: If it is no whole number, or below `least`.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= int(value) <= LARGEST:
+        raise InputError(f"{call}({name}={_shown(value)}): {name} must be {what}, at least {least}, got {_shown(value)}.")
+    return int(value)
+
+
+def real(call: str, name: str, value: object, least: float | None = None, above: float | None = None) -> float:
+    """The value as a float: any real number is taken, also NumPy's and a tensor of one; NaN, infinity and bools are not.
+
+    Args:
+        call: The call that asks, for the message.
+        name: The argument's name.
+        value: What came.
+        least: The smallest that is allowed.
+        above: What it must be above.
+
+    Raises:
+        InputError: If it is no finite number, or out of its range.
+    """
+    rule = "" if least is None else f" of at least {least:g}"
+    rule = rule if above is None else f" above {above:g}"
+    number = math.nan
+    if not isinstance(value, str | bytes | bool) and hasattr(value, "__float__"):
+        try:
+            number = float(value)
+        except (TypeError, ValueError, OverflowError, RuntimeError):
+            number = math.nan  # a tensor of several numbers, an integer beyond all floats
+    low = least is not None and number < least
+    if not math.isfinite(number) or low or (above is not None and number <= above):
+        raise InputError(f"{call}({name}={_shown(value)}): {name} must be a finite number{rule}, got {_shown(value)}.")
+    return number
+
+
+def reason(error: Exception) -> str:
+    """Why the operating system refused, in its words."""
+    return getattr(error, "strerror", None) or str(error)
+
+
+LARGEST = 2**53  # beyond, a float cannot tell one step from the next
+
+
+def _shown(value: object) -> str:
+    try:
+        text = repr(value)
+    except Exception:
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -12,13 +12,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from html import escape
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lrkit.errors import FileError, InputError
+from lrkit.errors import LARGEST, FileError, InputError, reason
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 Row = dict[str, float]
 FILE_NAME = "run.jsonl"
+_RESERVED = ("meta", "lrkit_run")
 _VERSION = 1
 
 
@@ -49,12 +51,16 @@ class Run(Mapping[str, Array]):
     """
 
     def __init__(self, columns: Mapping[str, ArrayLike], meta: Mapping[str, Any] | None = None) -> None:
+        if not isinstance(columns, Mapping) or not isinstance(meta, Mapping | None):
+            raise InputError("Run(columns, meta): both must be mappings, e.g. Run({'step': steps, 'loss': losses}).")
         self._columns: dict[str, Array] = {}
         for name, values in columns.items():
+            if not isinstance(name, str) or name in _RESERVED:
+                raise InputError(f"Run: {name!r} cannot be a column's name. Choose another.")
             try:
-                column = np.array(values, dtype=np.float64)
-            except (TypeError, ValueError) as error:
-                raise InputError(f"Run: column {name!r} must hold numbers: {error}. Leave it out.") from error
+                column = np.array([_plain(v) for v in values] if isinstance(values, list) else _plain(values), dtype=np.float64)
+            except (TypeError, ValueError, OverflowError) as error:
+                raise InputError(f"Run: column {name!r} must hold real numbers: {error}. Leave it out.") from error
             if column.ndim != 1:
                 raise InputError(f"Run: column {name!r} must have one dimension, got shape {column.shape}. Flatten it.")
             self._columns[name] = column
@@ -63,7 +69,7 @@ class Run(Mapping[str, Array]):
             raise InputError(f"Run: all columns must have the same length, got {lengths}. Fill gaps with NaN.")
         rows = next(iter(lengths.values()), 0)
         step = self._columns.pop("step", np.arange(rows, dtype=np.float64))
-        if not np.isfinite(step).all() or (np.diff(step) < 0).any():
+        if not np.isfinite(step).all() or (np.diff(step) < 0).any() or (np.abs(step) > LARGEST).any():
             raise InputError("Run: `step` must be finite and ascend. A log whose steps begin again holds several runs.")
         self._columns = {"step": step, **self._columns}
         for column in self._columns.values():
@@ -147,7 +153,10 @@ class Run(Mapping[str, Array]):
         Raises:
             FileError: If the file exists.
         """
-        with Writer(path, self.meta) as writer:
+        if (np.diff(self["step"]) == 0).any():
+            raise InputError("Run.save: two rows have the same step, which a file cannot keep apart. Renumber them.")
+        with Writer(path, self.meta | {"columns": list(self.columns)}) as writer:
+            writer.start()
             for row in self.rows():
                 writer.append(row)
         return writer.path
@@ -162,33 +171,53 @@ class Run(Mapping[str, Array]):
         file = Path(path)
         file = file / FILE_NAME if file.is_dir() else file
         try:
-            lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-        except OSError as error:
-            raise FileError(f"Run.load({str(path)!r}): cannot be read: {error.strerror}. Check the path.") from error
+            text = file.read_text(encoding="utf-8-sig", errors="replace")
+        except (OSError, ValueError) as error:
+            raise FileError(f"Run.load({str(path)!r}): cannot be read: {reason(error)}. Check the path.") from error
+        return cls.from_text(text, f"Run.load({str(path)!r})")
+
+    @classmethod
+    def from_text(cls, text: str, call: str = "Run.from_text") -> Run:
+        """The run that a JSONL file's text holds.
+
+        Args:
+            text: What a Writer wrote.
+            call: For the messages.
+
+        Raises:
+            FileError: If it is not the text of one run of lrkit's.
+        """
+        lines = [line for line in text.splitlines() if line.strip()]
+        if not lines:
+            raise FileError(f"{call}: the file is empty. Was the run ever started?")
         meta: dict[str, Any] = {}
         rows: dict[float, Row] = {}
         for number, line in enumerate(lines, 1):
             try:
                 entry = json.loads(line)
-                if not isinstance(entry, dict) or (number == 1 and "lrkit_run" not in entry):
-                    raise ValueError("not a line of an lrkit run")
-                if "meta" in entry:
+                if not isinstance(entry, dict) or ("lrkit_run" in entry) != (number == 1):
+                    raise ValueError("not a line of one lrkit run")
+                if entry.get("lrkit_run", _VERSION) != _VERSION:
+                    raise FileError(f"{call}: written by a newer lrkit (format {entry['lrkit_run']}). Upgrade lrkit to read it.")
+                if isinstance(entry.get("meta"), dict):
                     meta.update(entry["meta"])
                 else:
                     row = {name: float(value) for name, value in entry.items()}
                     rows.setdefault(row["step"], {}).update(row)
-            except (ValueError, TypeError, KeyError) as error:
-                if number == len(lines) and number > 1:
+            except FileError:
+                raise
+            except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
+                if number == len(lines) > 1 and not text.endswith("\n"):
                     break  # torn by a kill: the rows before it are whole
-                message = f"Run.load({str(path)!r}): line {number} is not a line of an lrkit run. lrkit.read reads other logs."
-                raise FileError(message) from error
+                raise FileError(f"{call}: line {number} is not a line of one lrkit run. Remove it if it is damaged.") from error
         return cls.from_rows(rows.values(), meta)
 
     @classmethod
     def from_rows(cls, rows: Iterable[Mapping[str, float]], meta: Mapping[str, Any] | None = None) -> Run:
         """A run from one mapping a row; what a row lacks becomes NaN."""
-        rows = list(rows)
-        names = dict.fromkeys(name for row in rows for name in row) or {"step": None}
+        rows, meta = list(rows), dict(meta or {})
+        known = meta.pop("columns", None) or ["step"]
+        names = dict.fromkeys([*known, *(name for row in rows for name in row)])
         return cls({name: [row.get(name, math.nan) for row in rows] for name in names}, meta)
 
     def plot(self, ax: Axes | None = None, name: str = "loss") -> Axes:
@@ -209,33 +238,57 @@ class Run(Mapping[str, Array]):
     def _repr_html_(self) -> str:
         from lrkit.figures.style import figure_of, to_svg
 
-        return to_svg(figure_of(self.plot()), repr(self)) if "loss" in self else repr(self)
+        shown = "loss" in self and bool(np.isfinite(self["loss"]).any())
+        return to_svg(figure_of(self.plot()), repr(self)) if shown else escape(repr(self))
+
+
+def _plain(values: Any) -> Any:
+    """Tensors, alone or in a list, as what NumPy takes; complex numbers are refused, not cut."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu().numpy()
+    if np.iscomplexobj(values):
+        raise TypeError("they are complex")
+    return values
 
 
 class Writer:
     """Appends rows to a run's JSONL file; what was flushed survives a ``kill -9`` of the process.
 
+    The file appears with its first row, so that a run that never began leaves nothing behind.
+
     Args:
         path: A new folder, or a new file whose name ends in ``.jsonl``.
-        meta: What holds for the whole run.
+        meta: What holds for the whole run: plain JSON values, and NumPy's numbers.
 
     Raises:
-        FileError: If the file exists already: nothing is written over.
+        FileError: If the file exists already (nothing is written over), or the place cannot hold one.
+        InputError: If `meta` cannot be written as JSON.
     """
 
     def __init__(self, path: str | Path, meta: Mapping[str, Any] | None = None) -> None:
         self.path = Path(path) if Path(path).suffix == ".jsonl" else Path(path) / FILE_NAME
+        self._header = _json({"lrkit_run": _VERSION, "meta": dict(meta or {})})
+        self._file: IO[str] | None = None
         try:
+            taken = self.path.exists()
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file: IO[str] = self.path.open("x", encoding="utf-8")
-        except FileExistsError as error:
-            raise FileError(
-                f"{self.path} exists: a run is never written over. Choose another name, or move it."
-            ) from error
-        except OSError as error:
-            raise FileError(f"{self.path} cannot be written: {error.strerror}. Choose another place.") from error
-        self._line({"lrkit_run": _VERSION, "meta": dict(meta or {})})
-        self.flush()
+        except (OSError, ValueError) as error:
+            raise FileError(f"{str(self.path)!r} cannot be written: {reason(error)}. Choose another place.") from error
+        if taken:
+            raise FileError(f"{str(self.path)!r} exists: a run is never written over. Choose another name, or move it.")
+
+    def start(self) -> None:
+        """Make the file, with its meta; the first row does so by itself.
+
+        Raises:
+            FileError: If the file exists by now, or cannot be made.
+        """
+        if self._file is None:
+            try:
+                self._file = self.path.open("x", encoding="utf-8")
+            except OSError as error:
+                raise FileError(f"{str(self.path)!r} cannot be written: {reason(error)}. Choose another place.") from error
+            self._file.write(self._header)
 
     def append(self, row: Mapping[str, float]) -> None:
         """Add a row; a second one of the same step adds to the first."""
@@ -247,11 +300,13 @@ class Writer:
 
     def flush(self) -> None:
         """Hand everything to the operating system."""
-        self._file.flush()
+        if self._file is not None:
+            self._file.flush()
 
     def close(self) -> None:
         """Flush and close; nothing can be appended afterwards."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
     def __enter__(self) -> Writer:
         return self
@@ -260,4 +315,27 @@ class Writer:
         self.close()
 
     def _line(self, entry: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(entry, allow_nan=False) + "\n")
+        line = _json(entry)
+        self.start()
+        assert self._file is not None, "start makes it"
+        self._file.write(line)
+
+
+def _json(entry: Mapping[str, Any]) -> str:
+    """One strict line of JSON; NumPy's numbers as Python's, what is not finite as a string."""
+    try:
+        return json.dumps(_clean(entry), allow_nan=False) + "\n"
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"Run: the meta cannot be written as JSON: {error}. Use plain numbers, texts, lists and dicts."
+        ) from error
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(name): _clean(one) for name, one in value.items()}
+    return [_clean(one) for one in value] if isinstance(value, list | tuple) else value

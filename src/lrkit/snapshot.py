@@ -10,8 +10,9 @@ whoever holds one of them (a compiled step, a scaler, an attached schedule) neve
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -56,6 +57,11 @@ def _capture_new(value: Any, seen: dict[int, Restore]) -> Restore:
     if isinstance(value, set):
         members = set(value)
         return lambda: _refill(value, value.update, members)
+    if isinstance(value, deque):
+        members_in_order = [capture(item, seen) for item in value]
+        return lambda: _refill(value, value.extend, [restore() for restore in members_in_order])
+    if isinstance(value, np.ndarray) and value.flags.writeable and not value.dtype.hasobject:
+        return _then(value, partial(np.copyto, value, value.copy()))
     if isinstance(value, tuple):
         parts = [capture(item, seen) for item in value]
         return _then(value, lambda: [restore() for restore in parts])
@@ -78,17 +84,28 @@ def _capture_tensor(tensor: Tensor, seen: dict[int, Restore]) -> Restore:
     wants_grad = tensor.requires_grad
 
     def restore() -> Tensor:
-        with torch.no_grad():
+        with torch.inference_mode() if tensor.is_inference() else torch.no_grad():
             if tensor.shape != copy.shape or tensor.dtype != copy.dtype:
                 tensor.data = copy.clone()
             else:
-                tensor.copy_(copy)
-            if grad is not None:
+                _once(tensor).copy_(_once(copy, like=tensor))
+        if grad is not None:
+            if not tensor.is_leaf:
+                tensor.detach_()  # a buffer that a forward pass has drawn into its graph
+            if tensor.is_floating_point() or tensor.is_complex():
                 tensor.requires_grad_(wants_grad)
-                tensor.grad = grad()
+            tensor.grad = grad()
         return tensor
 
     return restore
+
+
+def _once(tensor: Tensor, like: Tensor | None = None) -> Tensor:
+    """The part of an expanded tensor that has memory of its own: the rest cannot be written to."""
+    like = tensor if like is None else like
+    if like.layout is not torch.strided or 0 not in like.stride():
+        return tensor
+    return tensor[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in like.stride())]
 
 
 def _capture_generator(value: Any) -> Restore:
@@ -139,32 +156,45 @@ def capture_optimizer(optimizer: torch.optim.Optimizer, seen: dict[int, Restore]
     return capture(vars(optimizer), seen)
 
 
-_LOADER_PARTS = ("sampler", "batch_sampler", "dataset", "generator")
+_DEEP = 6  # how far into a loader's attributes generators are looked for
 
 
 def capture_loader(batches: Any, seen: dict[int, Restore]) -> Restore:
-    """Remember what decides a loader's next batch: its attributes, its samplers', its dataset's, and their generators.
+    """Remember what decides a loader's next batch: its attributes, those of its samplers, data sets and transforms, and every
+    random number generator among them.
 
-    A loader with ``state_dict`` and ``load_state_dict`` is asked for its own state too.
+    A loader with ``state_dict`` and ``load_state_dict`` is asked for its own state too. The data itself is not copied. What
+    cannot be rewound, an iterator that the loader holds, is not found out.
     """
     parts: list[Restore] = []
-    queue, met = [batches], set[int]()
+    queue, met = [(batches, 0)], set[int]()
     while queue:
-        part = queue.pop()
-        if part is None or id(part) in met or not hasattr(part, "__dict__") or isinstance(part, type | nn.Module):
+        part, depth = queue.pop()
+        if id(part) in met or depth > _DEEP or isinstance(part, type | nn.Module | Tensor | np.ndarray):
             continue
         met.add(id(part))
-        queue += [getattr(part, name) for name in _LOADER_PARTS if name in vars(part)]
-        parts.append(_capture_attributes(part, seen))
-        if hasattr(part, "state_dict") and hasattr(part, "load_state_dict"):
-            state, load = part.state_dict(), part.load_state_dict
-            parts.append(lambda state=state, load=load: load(state))  # type: ignore[misc]
+        if isinstance(part, list | tuple):
+            queue += [(item, depth + 1) for item in part[:_FEW]]
+        elif isinstance(part, _GENERATORS):
+            parts.append(capture(part, seen))
+        elif hasattr(part, "__dict__") and not callable(getattr(part, "__code__", None)):
+            queue += [(value, depth + 1) for value in vars(part).values() if not isinstance(value, _PLAIN)]
+            parts.append(_capture_attributes(part, seen))
+            if hasattr(part, "state_dict") and hasattr(part, "load_state_dict"):
+                parts.append(partial(part.load_state_dict, part.state_dict()))
     return lambda: [restore() for restore in parts]
 
 
+_GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+_FEW = 64  # longer lists hold data, not parts of a loader
+
+
 def _capture_attributes(part: Any, seen: dict[int, Restore]) -> Restore:
-    """Attributes, generators, index lists and containers; the data itself is kept but not copied: nobody trains it."""
+    """Attributes, index lists and containers; the data itself is kept but not copied: nobody trains it."""
     attributes = vars(part)
+    if attributes.get("_iterator") is not None:
+        # Persistent workers: a new epoch would reset the iterator that its owner may be in the middle of.
+        attributes["_iterator"] = None
     kept = {name: _capture_attribute(value, seen) for name, value in attributes.items()}
     return lambda: _refill(attributes, attributes.update, {name: restore() for name, restore in kept.items()})
 
@@ -176,11 +206,9 @@ def _capture_attribute(value: Any, seen: dict[int, Restore]) -> Restore:
     if isinstance(value, dict):
         entries = dict(value)
         return lambda: _refill(value, value.update, entries)
-    if isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind == "i" and value.flags.writeable:
-        return _then(value, partial(np.copyto, value, value.copy()))  # a sampler's order, shuffled in place
-    if isinstance(value, tuple) or (isinstance(value, Tensor) and (value.ndim != 1 or value.is_floating_point())):
-        return lambda: value
-    return capture(value, seen)
+    if isinstance(value, np.ndarray | Tensor) and value.ndim != 1:
+        return lambda: value  # data; one dimension is an order, weights or labels, which a sampler may shuffle in place
+    return (lambda: value) if isinstance(value, tuple) else capture(value, seen)
 
 
 @contextmanager
@@ -211,5 +239,6 @@ def preserved(
     try:
         yield
     finally:
-        for restore in restores:
-            restore()
+        with ExitStack() as every:  # one that fails must not keep the others from their work
+            for restore in reversed(restores):
+                every.callback(restore)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from lrkit.binding.attach import attach, attached
-from lrkit.errors import InputError
+from lrkit.binding.record import BASE, skipped, unshare, write
+from lrkit.errors import InputError, real, whole
 from lrkit.gauges.watch import Watch, watch
 from lrkit.run import Run
 from lrkit.schedules.base import Schedule
@@ -63,8 +64,7 @@ class Task:
             if not callable(value) and not (value is None and name in ("step", "validate")):
                 hint = f"Pass lambda: {name}." if name in ("model", "batches") else "Pass a function."
                 raise InputError(f"Task({name}=…): {name} must be a function, got {type(value).__name__}. {hint}")
-        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
-            raise InputError(f"Task(steps={self.steps!r}): steps must be a whole number of updates, at least 1.")
+        object.__setattr__(self, "steps", whole("Task", "steps", self.steps, what="a whole number of updates"))
 
 
 def train(
@@ -111,22 +111,18 @@ def train(
         array([0.1  , 0.1  , 0.097, 0.088, 0.075, 0.059, 0.041, 0.025, 0.012,
                0.003])
     """
+    if not isinstance(task, Task):
+        raise InputError(f"train({type(task).__name__}): needs an lrkit.Task. See examples/tabular.py.")
     restore = capture_random()
     try:
         seed_everything(seed)
-        model = task.model()
-        optimizer = task.optimizer(model.parameters())
+        model, optimizer, batches = make(task)
         if lr is not None:
             set_lr(optimizer, lr)
-        batches = task.batches()
-        per_epoch = len(batches) if isinstance(batches, Sized) else None
-        if attached(optimizer) is None:
-            driven = resolved(as_schedule(schedule), task.steps, per_epoch or None)
-            attach(optimizer, lr=driven)
-        else:
-            raise InputError(
-                "train: the task's optimizer comes with schedules attached. Pass the schedule to train instead."
-            )
+        if attached(optimizer) is not None:
+            raise InputError("train: the task's optimizer comes with schedules attached. Pass the schedule to train instead.")
+        driven = resolved(as_schedule(schedule), task.steps, length_of(batches) or None)
+        attach(optimizer, lr=driven)
         base = float(optimizer.param_groups[0]["lrkit_base_lr"])
         meta = {"base_lr": base, "schedule": str(driven), "seed": seed, "steps": task.steps}
         loop = updates(model, optimizer, task.loss, batches, task.steps, task.step)
@@ -135,6 +131,24 @@ def train(
         return w.run
     finally:
         restore()
+
+
+def make(task: Task) -> tuple[nn.Module, torch.optim.Optimizer, Iterable[Any]]:
+    """What a task's factories make: model, optimizer, batches.
+
+    Raises:
+        InputError: If one of them makes something else.
+    """
+    model = task.model()
+    if not isinstance(model, nn.Module):
+        raise InputError(f"Task: model() must return a torch module, got {type(model).__name__}.")
+    optimizer = task.optimizer(model.parameters())
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise InputError(f"Task: optimizer(params) must return a torch optimizer, got {type(optimizer).__name__}.")
+    batches = task.batches()
+    if not isinstance(batches, Iterable) and not hasattr(batches, "__getitem__"):
+        raise InputError(f"Task: batches() must return what can be iterated, got {type(batches).__name__}.")
+    return model, optimizer, batches
 
 
 def _loop(
@@ -158,19 +172,11 @@ def _loop(
             )
         last = update.step == task.steps - 1 or not finite
         if (update.ends_epoch or last) and task.validate is not None:
-            w.amend(
-                **{
-                    name: value
-                    for name, value in validation(task.validate, model).items()
-                    if finite or name == "val_loss"
-                }
-            )
+            w.amend(**{name: value for name, value in validation(task.validate, model).items() if finite or name == "val_loss"})
         if (update.ends_epoch or last) and echo is not None:
             row = w.last
             val = f"  val_loss {row['val_loss']:.4f}" if "val_loss" in row else ""
-            echo(
-                f"epoch {update.epoch + 1:3d}  step {update.step + 1:5d}  rate {row['lr']:.3g}  loss {row['loss']:.4f}{val}"
-            )
+            echo(f"epoch {update.epoch + 1:3d}  step {update.step + 1:5d}  rate {row['lr']:.3g}  loss {row['loss']:.4f}{val}")
         if progress is not None:
             progress(update.step + 1, task.steps)
         if not finite:
@@ -195,44 +201,90 @@ def updates(
     batches: Iterable[Any],
     steps: int,
     step: Step | None = None,
-) -> Iterator[Update]:
-    """Make `steps` updates, one after each `next`, going over `batches` as often as needed, the model in train mode.
+) -> Generator[Update, None, None]:
+    """Make `steps` updates, one after each `next`, going over `batches` as often as needed.
+
+    A `step` of one's own may skip an update (a scaler) or make one in several calls (accumulation): only updates that really
+    happened are counted and yielded, with the mean loss of the calls that led to them.
 
     Raises:
-        InputError: If `batches` is empty or cannot be iterated again, or the loss is not one number.
+        InputError: If `batches` is empty or cannot be iterated again, the loss is not one number, or `step` makes no update in
+            1,000 calls or several in one.
     """
-    if iter(batches) is batches:
+    if isinstance(batches, Iterator):  # asking iter() would already draw from the random state
         raise InputError("batches: an iterator can be read only once. Pass what makes it: a list, a DataLoader.")
-    model.train()
-    done = epoch = 0
-    while done < steps:
-        pending: Any = _NOTHING
-        # One batch ahead, to know which update ends the epoch; the end of the run does not draw one in vain.
-        for batch in batches:
-            if pending is not _NOTHING:
-                yield Update(done, epoch, _one_update(model, optimizer, loss, pending, step), ends_epoch=False)
-                done += 1
+    if not model.training:
+        model.train()  # single parts in another mode are meant so
+    made = [0]
+    handle = optimizer.register_step_post_hook(lambda o, *_: made.__setitem__(0, made[0] + (not skipped(o))))
+    try:
+        done = epoch = 0
+        losses: list[Tensor] = []
+        ended = False
+        while done < steps:
+            for batch, last in _marked(batches):
+                before = made[0]
+                losses.append(_one_call(model, optimizer, loss, batch, step))
+                ended = ended or last
+                _check_made(made[0] - before, len(losses), step)
+                if made[0] == before and step is not None:
+                    continue
+                yield Update(done, epoch, losses[0] if len(losses) == 1 else torch.stack(losses).mean(), ended)
+                done, losses, ended = done + 1, [], False
                 if done == steps:
                     return
-            pending = batch
-        if pending is _NOTHING:
-            raise InputError("batches: it yielded nothing, so there is nothing to train on. Is the data set empty?")
-        yield Update(done, epoch, _one_update(model, optimizer, loss, pending, step), ends_epoch=True)
-        done, epoch = done + 1, epoch + 1
+            epoch += 1
+    finally:
+        handle.remove()
 
 
-_NOTHING = object()
+_PATIENCE = 1000  # calls of a `step` without an update
 
 
-def _one_update(
-    model: nn.Module, optimizer: torch.optim.Optimizer, loss: Loss, batch: Any, step: Step | None
-) -> Tensor:
+def _check_made(made: int, calls: int, step: Step | None) -> None:
+    """Refuse a `step` that never, or more than once a call, updates the optimizer it is given."""
+    if step is not None and made > 1:
+        raise InputError(f"step(model, batch, optimizer): made {made} updates in one call. A call makes one, or none.")
+    if step is not None and made == 0 and calls >= _PATIENCE:
+        raise InputError(f"step(model, batch, optimizer): no update in {calls} calls. Call optimizer.step() in it.")
+
+
+def _marked(batches: Iterable[Any]) -> Iterator[tuple[Any, bool]]:
+    """Each batch, and whether it is the epoch's last; drawn one ahead only where the number of batches is unknown."""
+    length = length_of(batches)
+    if length is not None:
+        i = 0
+        for i, batch in enumerate(batches, 1):
+            yield batch, i == length
+    else:
+        i, held = 0, None
+        for i, batch in enumerate(batches, 1):
+            if i > 1:
+                yield held, False
+            held = batch
+        if i:
+            yield held, True
+    if i == 0:
+        raise InputError("batches: it yielded nothing, so there is nothing to train on. Is the data set empty?")
+
+
+def length_of(batches: Iterable[Any]) -> int | None:
+    """The number of batches of an epoch; None where nobody knows (a loader of a stream has a len that raises)."""
+    try:
+        return len(batches) if isinstance(batches, Sized) else None
+    except TypeError:
+        return None
+
+
+def _one_call(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Loss, batch: Any, step: Step | None) -> Tensor:
     if step is not None:
         value = step(model, batch, optimizer)
     else:
         optimizer.zero_grad()
         value = loss(model, batch)
         _check_loss(value)
+        if not value.requires_grad:
+            raise InputError("loss(model, batch): no trained weight leads to it. Is the model frozen, or the loss detached?")
         value.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     _check_loss(value)
@@ -262,15 +314,27 @@ def validation(validate: Validate, model: nn.Module) -> dict[str, float]:
     if isinstance(value, Mapping):
         if "loss" not in value:
             raise InputError(f"validate(model): the mapping must hold 'loss', got {', '.join(map(str, value))}.")
-        return {f"val_{name}": float(one) for name, one in value.items()}
+        return {f"val_{name}": _measure(str(name), one) for name, one in value.items()}
+    return {"val_loss": _measure("the validation loss", value)}
+
+
+def _measure(what: str, value: object) -> float:
+    """A measure as a float, which may be NaN or infinite."""
     try:
-        return {"val_loss": float(value)}
-    except (TypeError, ValueError) as error:
-        raise InputError(f"validate(model): must return the validation loss, got {type(value).__name__}.") from error
+        if isinstance(value, str | bytes | bool):
+            raise TypeError
+        return float(value)  # type: ignore[arg-type]  # that is the question
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"validate(model): must return {what} as a number, got {type(value).__name__}.") from error
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python's, NumPy's and torch's global generators."""
+    """Seed Python's, NumPy's and torch's global generators.
+
+    Raises:
+        InputError: If `seed` is no whole number of at least 0.
+    """
+    seed = whole("seed", "seed", seed, least=0)
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
@@ -282,15 +346,25 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
     Raises:
         InputError: If `lr` is not a finite number above 0, or the first group's rate is 0.
     """
-    from lrkit.binding.record import number_in, unshare, write
-
-    if isinstance(lr, bool) or not isinstance(lr, int | float) or not math.isfinite(lr) or lr <= 0:
-        raise InputError(f"lr={lr!r}: the learning rate must be a finite number above 0.")
+    lr = real("train", "lr", lr, above=0.0)
     unshare(optimizer, "lr")
-    first = number_in(optimizer.param_groups[0], "lr")
-    if first == 0:
-        raise InputError(
-            "lr: the first group's rate is 0, so the others have no ratio to it. Build the optimizer with one."
-        )
-    for group in optimizer.param_groups:
-        write(group, "lr", float(lr) * (number_in(group, "lr") / first))
+    bases = rates_of(optimizer)
+    for group, base in zip(optimizer.param_groups, bases, strict=True):
+        write(group, "lr", lr * (base / bases[0]))
+
+
+def rates_of(optimizer: torch.optim.Optimizer) -> list[float]:
+    """Each group's base rate: the one on an attachment's record, else the present one.
+
+    Raises:
+        InputError: If one is missing, negative or not finite, or the first is 0.
+    """
+    rates = []
+    for i, group in enumerate(optimizer.param_groups):
+        value = group.get(BASE + "lr", group.get("lr"))
+        if value is None:
+            raise InputError(f"the optimizer's group {i} has no lr. Only an optimizer with a learning rate can be given one.")
+        rates.append(real("the optimizer", f"lr of group {i}", value, least=0.0))
+    if rates[0] == 0:
+        raise InputError("the first group's rate is 0, so the other groups have no ratio to it. Give it any rate above 0.")
+    return rates

@@ -9,20 +9,26 @@ Knows schedules and torch's optimizers. Knows no loop, no epoch: a step is an up
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lrkit.binding import record
-from lrkit.errors import InputError, StateError
+from lrkit.errors import InputError, StateError, real, whole
 from lrkit.schedules.base import Schedule
 from lrkit.schedules.template import Template, resolved
 from lrkit.schedules.text import as_schedule
 
 Spec = str | Schedule | Template
+_FOREIGN = (
+    "attach(optimizer): a torch scheduler has been made on it (its groups hold 'initial_lr'), and two cannot drive one rate. "
+    "Remove that scheduler and build the optimizer anew."
+)
 Groups = list[dict[str, Any]]
 
 
@@ -63,9 +69,7 @@ def attach(
     """
     if not isinstance(optimizer, torch.optim.Optimizer):
         inner = (
-            "Attach to its .optimizer."
-            if hasattr(optimizer, "optimizer")
-            else "Attach to the optimizer that takes the steps."
+            "Attach to its .optimizer." if hasattr(optimizer, "optimizer") else "Attach to the optimizer that takes the steps."
         )
         raise InputError(f"attach({type(optimizer).__name__}): this is no torch optimizer. {inner}")
     if hasattr(optimizer, "optimizer") and isinstance(optimizer.optimizer, torch.optim.Optimizer):
@@ -73,28 +77,24 @@ def attach(
             f"attach({type(optimizer).__name__}): this wraps another optimizer, whose updates it hides. Attach to its .optimizer."
         )
     if not keys:
-        raise InputError(
-            "attach(optimizer): nothing to drive. Say which key, e.g. lr='warmup 5% > cosine', total=2000."
-        )
+        raise InputError("attach(optimizer): nothing to drive. Say which key, e.g. lr='warmup 5% > cosine', total=2000.")
     if attached(optimizer) is not None:
         raise StateError("attach(optimizer): schedules are attached already. Call .detach() on that attachment first.")
     schedules = {key: _by_group(key, spec, total, steps_per_epoch) for key, spec in keys.items()}
-    return Attachment(optimizer, schedules, step)
+    return Attachment(optimizer, schedules, None if step is None else whole("attach", "step", step, least=0))
 
 
 def attached(optimizer: torch.optim.Optimizer) -> Attachment | None:
     """What is attached to this optimizer, if anything."""
-    for hook in optimizer._optimizer_step_pre_hooks.values():
-        owner = getattr(hook, "owner", None)
-        if isinstance(owner, Attachment):
-            return owner
-    return None
+    return next((owner for owner in record.owners(optimizer) if isinstance(owner, Attachment)), None)
 
 
 def _by_group(
     key: str, spec: Spec | Mapping[str, Spec], total: int | None, steps_per_epoch: int | None
 ) -> dict[str | None, Schedule]:
     """Group's name → schedule; None stands for every group."""
+    if isinstance(spec, Mapping) and not spec:
+        raise InputError(f"attach({key}={{}}): the mapping is empty. Map a group's name to a schedule.")
     given: dict[str | None, Spec] = {None: spec} if not isinstance(spec, Mapping) else dict(spec.items())
     try:
         return {name: resolved(as_schedule(one), total, steps_per_epoch) for name, one in given.items()}
@@ -116,7 +116,7 @@ class Attachment:
         self._optimizer = optimizer
         self._armed = False
         self._paused = False
-        self._written: list[dict[str, Any]] = []
+        self._written: list[Any] = []
         groups: Groups = optimizer.param_groups
         self._check_keys(groups)
         self._check_history(groups, step)
@@ -128,8 +128,8 @@ class Attachment:
         self._adopt(groups, step if step is not None else record.read_step(groups[0]) or 0)
         self._write(groups)
         self._handles = [
-            optimizer.register_step_pre_hook(_owned(self, record.untraced(self._before))),
-            optimizer.register_step_post_hook(_owned(self, record.untraced(self._after))),
+            optimizer.register_step_pre_hook(record.owned(self, self._before)),
+            optimizer.register_step_post_hook(record.owned(self, self._after)),
             optimizer.register_load_state_dict_pre_hook(self._before_load),
             optimizer.register_load_state_dict_post_hook(self._after_load),
         ]
@@ -147,6 +147,8 @@ class Attachment:
         Args:
             step: The update asked about; None is the next one.
         """
+        self._check_attached("values")
+        self._take_late(self._optimizer.param_groups)
         at = self.step if step is None else step
         return [self._targets(group, at) for group in self._optimizer.param_groups]
 
@@ -170,24 +172,30 @@ class Attachment:
         Raises:
             InputError: If a key is not driven, or the number of bases differs from the number of groups.
         """
+        self._check_attached("rebase")
         groups: Groups = self._optimizer.param_groups
+        self._take_late(groups)
+        checked: dict[str, list[float]] = {}
         for key, base in bases.items():
             if key not in self.schedules:
-                raise InputError(
-                    f"rebase({key}=…): {key!r} is not driven here; driven are {', '.join(self.schedules)}."
-                )
-            each = base if isinstance(base, list) else [base] * len(groups)
+                driven = ", ".join(self.schedules)
+                raise InputError(f"rebase({key}=…): {key!r} is not driven here; driven are {driven}.")
+            each = list(base) if isinstance(base, list | tuple) else [base] * len(groups)
             if len(each) != len(groups):
                 raise InputError(f"rebase({key}=…): got {len(each)} bases for {len(groups)} groups. Give one a group.")
-            for group, value in zip(groups, each, strict=True):
+            checked[key] = [real("rebase", key, value, least=0.0) for value in each]
+        for key, values in checked.items():
+            for group, value in zip(groups, values, strict=True):
                 if record.BASE + key in group:
-                    group[record.BASE + key] = float(value)
+                    group[record.BASE + key] = value
         self._write(groups)
 
     def detach(self) -> None:
         """Let go: the hooks and the record are removed, every driven key goes back to its base value."""
+        self._check_attached("detach")
         for handle in self._handles:
             handle.remove()
+        self._handles = []
         for group in self._optimizer.param_groups:
             for key in self.schedules:
                 if record.BASE + key in group:
@@ -204,16 +212,21 @@ class Attachment:
         finally:
             self._paused = before
 
+    def _check_attached(self, call: str) -> None:
+        if not self._handles:
+            raise StateError(f"{call}: this attachment has been detached. Attach again.")
+
     # -- the hooks ------------------------------------------------------------------------------------------------------
 
     def _before(self, optimizer: torch.optim.Optimizer, _args: object, _kwargs: object) -> None:
         """Adopt late groups, write the rates, arm."""
+        self._armed = False  # an update that raised in its closure left it set
         groups: Groups = optimizer.param_groups
         if self._paused or self._dry(groups):
             return
-        step = self.step
-        if any(record.STEP not in group for group in groups):
-            self._adopt(groups, step)
+        if "lr" in self.schedules and any("initial_lr" in group for group in groups):
+            raise StateError(_FOREIGN)
+        self._take_late(groups)
         self._write(groups)
         self._armed = True
 
@@ -222,9 +235,8 @@ class Attachment:
         if not self._armed:
             return  # a subclass's step() that calls super().step() comes here twice
         self._armed = False
-        found_inf = getattr(optimizer, "found_inf", None)
-        if isinstance(found_inf, Tensor) and bool(found_inf.item()):
-            return  # a fused optimizer under GradScaler: the kernel skipped the update, the hook fires all the same
+        if record.skipped(optimizer):
+            return
         groups: Groups = optimizer.param_groups
         done = record.step_tensor(self.step + 1)
         for group in groups:
@@ -233,7 +245,8 @@ class Attachment:
 
     def _before_load(self, _optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> None:
         """Refuse a checkpoint that would lose the place: afterwards would be too late."""
-        self._check_record(state_dict["param_groups"], record.has_updates(state_dict["state"]), "load_state_dict")
+        if "param_groups" in state_dict:  # without, torch's own loading says what is missing
+            self._check_record(state_dict["param_groups"], record.has_updates(state_dict.get("state", {})), "load_state_dict")
 
     def _after_load(self, optimizer: torch.optim.Optimizer) -> None:
         """Bring the loaded record into its form, complete it, and write the rates."""
@@ -252,9 +265,8 @@ class Attachment:
         """Whether this is the step with all rates at 0 by which torch's distributed checkpoints create missing state."""
         zeros = [group["lr"] for group in groups if "lr" in group]
         return (
-            "lr" in self.schedules
-            and len(zeros) == len(groups) == len(self._written)
-            and all(w.get("lr") is not z for w, z in zip(self._written, zeros, strict=True))
+            len(zeros) == len(groups) == len(self._written)
+            and all(w is not z for w, z in zip(self._written, zeros, strict=True))
             and all(float(z) == 0.0 for z in zeros)
         )
 
@@ -275,7 +287,14 @@ class Attachment:
         for group in groups:
             for key, value in self._targets(group, step).items():
                 record.write(group, key, value)
-            self._written.append({key: group[key] for key in self.schedules if key in group})
+            self._written.append(group.get("lr"))  # by its identity a dry step is told from a rate that is 0
+
+    def _take_late(self, groups: Groups) -> None:
+        """Adopt groups that were added after attaching: their present values are their bases."""
+        if any(record.STEP not in group for group in groups):
+            for key in self.schedules:
+                record.unshare(self._optimizer, key)
+            self._adopt(groups, self.step)
 
     def _adopt(self, groups: Groups, step: int) -> None:
         """Put a record into the groups that lack one; their present values become their bases."""
@@ -300,27 +319,26 @@ class Attachment:
                     have = ", ".join(repr(n) for n in names if n is not None) or "no named group; give groups a 'name'"
                     raise InputError(f"attach({key}=…): there is no group {name!r}; the optimizer has {have}.")
             driven = [group for group in groups if self.schedule_of(key, group) is not None]
-            for i, group in enumerate(driven):
-                value = group.get(key)
-                if not (isinstance(value, int | float) and not isinstance(value, bool)) and not (
-                    isinstance(value, Tensor) and value.numel() == 1
-                ):
-                    numeric = [k for k, v in group.items() if isinstance(v, int | float) and not isinstance(v, bool)]
-                    raise InputError(f"attach({key}=…): group {i} has no number {key!r}; it has {', '.join(numeric)}.")
-            recorded = [float(group[record.BASE + key if record.BASE + key in group else key]) for group in driven]
+            recorded = [self._number(key, i, group) for i, group in enumerate(driven)]
             if driven and not any(recorded) and all(s.base is None for s in by_name.values()):
                 raise InputError(
                     f"attach({key}=…): {key} is 0 in every group, and 0 × a factor stays 0. Set {key} in the optimizer first."
                 )
 
+    def _number(self, key: str, i: int, group: Mapping[str, Any]) -> float:
+        """The base on record, or the present value, of a group's key; refused where it is no finite number of at least 0."""
+        value = group.get(key)
+        numeric = [k for k, v in group.items() if isinstance(v, Real) and not isinstance(v, bool)]
+        if isinstance(value, bool) or not (isinstance(value, Real) or (isinstance(value, Tensor) and value.numel() == 1)):
+            raise InputError(f"attach({key}=…): group {i} has no number {key!r}; it has {', '.join(numeric)}.")
+        base = float(group.get(record.BASE + key, value))
+        if not math.isfinite(base) or base < 0:
+            raise InputError(f"attach({key}=…): {key} of group {i} must be finite and at least 0, got {base}. Set it first.")
+        return base
+
     def _check_history(self, groups: Groups, step: int | None) -> None:
-        if step is not None and (isinstance(step, bool) or not isinstance(step, int) or step < 0):
-            raise InputError(f"attach(step={step!r}): step must be a whole number of updates done, at least 0.")
         if any("initial_lr" in group for group in groups):
-            raise StateError(
-                "attach(optimizer): a torch scheduler has been made on it (its groups hold 'initial_lr'), and two cannot drive "
-                "one rate. Remove that scheduler and build the optimizer anew."
-            )
+            raise StateError(_FOREIGN)
         if step is None:
             self._check_record(groups, record.has_updates(self._optimizer.state), "attach(optimizer)")
 
@@ -338,12 +356,6 @@ class Attachment:
                 f"{call}: updates were taken without lrkit's record, so the position is unknown. Load such a checkpoint before "
                 "you attach, then say attach(…, step=number of updates done)."
             )
-
-
-def _owned(owner: Attachment, hook: Any) -> Any:
-    """Mark a hook, so that `attached` can find its attachment."""
-    hook.owner = owner
-    return hook
 
 
 def _text(by_name: Mapping[str | None, Schedule]) -> str:

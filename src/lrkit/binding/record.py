@@ -9,7 +9,7 @@ Whoever checkpoints the optimizer has checkpointed the schedule. Knows torch's g
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -55,25 +55,27 @@ def write(group: dict[str, Any], key: str, value: float) -> None:
 
 
 def has_updates(state: Mapping[Any, Any]) -> bool:
-    """Whether an optimizer's state (live or from a checkpoint) shows that updates were taken."""
-    return any(bool(entry) for entry in state.values())
+    """Whether an optimizer's state (live or from a checkpoint) shows that updates were taken.
+
+    Some, such as Adagrad, have state from birth, with ``step`` 0.
+    """
+    return any(bool(entry) and float(entry.get("step", 1)) > 0 for entry in state.values())
 
 
-def untraced(hook: Callable[..., None]) -> Callable[..., None]:
-    """A hook that torch.compile leaves alone: traced, it would be compiled anew for every step."""
-    kept: Callable[..., None] = torch.compiler.disable(hook)  # type: ignore[no-untyped-call]
-    return kept
+def owned(owner: object, hook: Callable[..., None]) -> Callable[..., None]:
+    """A hook by which `owners` finds its owner, and which torch.compile leaves alone: traced, it would compile anew each step."""
+    kept: Any = torch.compiler.disable(hook)  # type: ignore[no-untyped-call]
+    kept.owner = owner
+    return cast(Callable[..., None], kept)
 
 
-__all__ = [
-    "BASE",
-    "SPEC",
-    "STEP",
-    "has_updates",
-    "number_in",
-    "read_step",
-    "step_tensor",
-    "unshare",
-    "untraced",
-    "write",
-]
+def owners(optimizer: torch.optim.Optimizer) -> list[Any]:
+    """Whose hooks of ours an optimizer carries: attachments and watches."""
+    hooks = optimizer._optimizer_step_pre_hooks.values()
+    return [hook.owner for hook in hooks if hasattr(hook, "owner")]
+
+
+def skipped(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether the update was not made: under GradScaler a fused kernel skips it, and the hook fires all the same."""
+    found_inf = getattr(optimizer, "found_inf", None)
+    return isinstance(found_inf, Tensor) and bool(found_inf.item())

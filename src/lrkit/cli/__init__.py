@@ -4,6 +4,7 @@ Exit codes: 0 all well, 1 the doctor found something (or the finder nothing), 2 
 sentence on stderr, never a traceback; LRKIT_TRACEBACK=1 shows the whole, for those who debug a FILE.py.
 """
 
+import io
 import os
 import sys
 
@@ -25,9 +26,12 @@ for module in (demo, find, train, doctor, schedule, report):
 
 def main() -> None:
     """Run the command line; a refusal becomes one sentence and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without Braille shows ? instead
     try:
         app()
-    except LrkitError as error:
+    except (LrkitError, OSError) as error:
         if os.environ.get("LRKIT_TRACEBACK"):
             raise
         sys.stderr.write(f"lrkit: {error}\n")

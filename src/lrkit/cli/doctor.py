@@ -6,9 +6,7 @@ import typer
 
 
 def command(
-    paths: Annotated[
-        list[str], typer.Argument(metavar="PATH...", help="Runs of lrkit (folder or file), JSONL or CSV logs.")
-    ],
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Runs of lrkit (folder or file), JSONL or CSV logs.")],
 ) -> None:
     """Read training logs and say what is wrong. Exit code 0: healthy or cannot tell; 1: a finding; 2: unusable."""
     from lrkit.cli.screen import console

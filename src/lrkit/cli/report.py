@@ -14,7 +14,10 @@ def command(
     from lrkit.cli.screen import console
     from lrkit.logs.sniff import read
     from lrkit.reporting.html import report
+    from lrkit.run import FILE_NAME
 
     loaded = read(run)
-    beside = Path(run) if Path(run).is_dir() else Path(run).parent
-    console.print(f"report {report(loaded, out or beside / 'report.html', title=f'lrkit: {Path(run).name}')}")
+    place = Path(run)
+    ours = place.is_dir() or place.name == FILE_NAME
+    beside = (place if place.is_dir() else place.parent) / "report.html" if ours else place.with_suffix(".report.html")
+    console.print(f"report {report(loaded, out or beside, title=f'lrkit: {place.name}')}")

@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+_EXAMPLE = 1000  # updates over which a template is drawn where nobody says how many
+
 
 def command(
     text: Annotated[str, typer.Argument(metavar='"TEXT"', help='E.g. "warmup 5% > cosine to 0.1".')],
@@ -20,9 +22,11 @@ def command(
     parsed = parse(text)
     console.print(str(parsed), style="bold", markup=False)
     if isinstance(parsed, Template):
-        shown = 1000 if total is None else total
+        needs_total = any(stage.duration is None or stage.duration.unit == "%" for stage in parsed.stages if not stage.endless)
+        shown = _EXAMPLE if total is None and needs_total and steps_per_epoch is None else total
         parsed = parsed.resolve(shown, steps_per_epoch)
-        assumed = " (an example: say --total)" if total is None else ""
+        assumed = " (an example: say --total)" if shown != total else ""
+        shown = shown or parsed.steps
         console.print(f"over {shown} updates{assumed}: {parsed}", markup=False)
     stages: tuple[Schedule, ...] = parsed.stages if isinstance(parsed, Join) else (parsed,)
     length = parsed.steps or sum(stage.steps or 1000 for stage in stages)

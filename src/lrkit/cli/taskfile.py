@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lrkit.errors import FileError, LrkitError, MissingExtra
+from lrkit.errors import FileError, LrkitError, MissingExtra, reason
 
 if TYPE_CHECKING:
     from lrkit.task import Task
@@ -23,13 +23,15 @@ def load_task(path: str) -> Task:
         FileError: If the file is missing, raises, or does not define ``def task() -> lrkit.Task``.
     """
     file = Path(path)
-    if not file.is_file():
+    try:
+        there = file.is_file()
+    except (OSError, ValueError) as error:
+        raise FileError(f"{path!r} cannot be read: {reason(error)}. Check the path.") from error
+    if not there:
         raise FileError(f"{path!r} is not a file. Name a Python file that defines `def task() -> lrkit.Task`.")
     spec = importlib.util.spec_from_file_location(f"lrkit_task_{file.stem}", file)
     if spec is None or spec.loader is None:
-        raise FileError(
-            f"{path!r} is not a Python file. Name one that ends in .py and defines `def task() -> lrkit.Task`."
-        )
+        raise FileError(f"{path!r} is not a Python file. Name one that ends in .py and defines `def task() -> lrkit.Task`.")
     try:
         from lrkit.task import Task
     except ModuleNotFoundError as error:
@@ -40,6 +42,8 @@ def load_task(path: str) -> Task:
     with user_code(path):
         spec.loader.exec_module(module)
         factory = getattr(module, "task", None)
+        if isinstance(factory, Task):
+            raise FileError(f"{path!r}: `task` is a Task, not a function. Write `def task() -> lrkit.Task: return …`.")
         if not callable(factory):
             raise FileError(f"{path!r} defines no `task`. Add `def task() -> lrkit.Task: …` (see examples/tabular.py).")
         task = factory()
@@ -57,13 +61,13 @@ def user_code(path: str) -> Iterator[None]:
     """
     try:
         yield
-    except LrkitError:
+    except (LrkitError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except SystemExit as error:
+        raise FileError(f"{path} called sys.exit. Guard such code with `if __name__ == '__main__':`.") from error
+    except BaseException as error:
         name = str(Path(path).resolve())
-        frames = [
-            frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).resolve() == Path(name)
-        ]
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).resolve() == Path(name)]
         line = frames[-1].lineno if frames else getattr(error, "lineno", None)
         where = f"{path}:{line}" if line else path
         raise FileError(

@@ -22,9 +22,7 @@ def command(
     from lrkit.task import train
 
     with progress_bar("training") as tell, user_code(file):
-        run = train(
-            task, lr, schedule, seed, out, echo=console.print, progress=lambda done, of: tell("training", done / of)
-        )
+        run = train(task, lr, schedule, seed, out, echo=console.print, progress=lambda done, of: tell("training", done / of))
     console.print(f"\n{diagnose(run)}", markup=False)
     if out is not None:
         console.print(f"run {out}   (lrkit report {out} draws it)")

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from lrkit.demo.digits import task
 from lrkit.doctor.diagnosis import Diagnosis, diagnose
+from lrkit.errors import FileError
 from lrkit.figures.charts import curves
 from lrkit.figures.style import BLUE, ORANGE, PINK, new_figure, to_png
 from lrkit.finder.search import find
@@ -27,7 +28,7 @@ from lrkit.task import train
 
 SCHEDULE = "warmup 5% > cosine"
 LABELS = {"found": 1.0, "thirty-fold": 30.0, "a-hundredth": 0.01}
-_PAGE = "report.html"
+_PAGE, _PICTURES = "report.html", ("overview", "finder", "schedule", "runs")
 BUDGET = 1.0  # of a training run: a few seconds here
 
 Tell = Callable[[str, float], object]
@@ -63,6 +64,7 @@ def run_demo(
     """
     folder = Path(out)
     free_for_report(folder / _PAGE)
+    _check_free(folder)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # a net this small is slower on two: they wait for each other
     try:
@@ -74,9 +76,7 @@ def run_demo(
 def _run(folder: Path, seed: int, echo: Callable[[str], object] | None, tell: Tell) -> Demo:
     job = task()
     parts = len(LABELS) + 1
-    suggestion = find(
-        job, budget=BUDGET, seed=seed, progress=lambda done, of: tell("finding the rate", done / of / parts)
-    )
+    suggestion = find(job, budget=BUDGET, seed=seed, progress=lambda done, of: tell("finding the rate", done / of / parts))
     template = parse(SCHEDULE)
     schedule = template if isinstance(template, Schedule) else template.resolve(job.steps)
     diagnoses: dict[str, Diagnosis] = {}
@@ -86,15 +86,25 @@ def _run(folder: Path, seed: int, echo: Callable[[str], object] | None, tell: Te
         def progress(done: int, of: int, i: int = i, rate: float = rate) -> None:
             tell(f"training at {rate:.2g}", (i + done / of) / parts)
 
-        (folder / label / FILE_NAME).unlink(missing_ok=True)
-        run = train(
-            job, rate, schedule, seed, folder / label, echo=echo if label == "found" else None, progress=progress
-        )
+        (folder / label / FILE_NAME).unlink(missing_ok=True)  # an older demo's: _check_free has seen to that
+        run = train(job, rate, schedule, seed, folder / label, echo=echo if label == "found" else None, progress=progress)
         run.meta["label"] = f"{rate:.2g} ({label.replace('-', ' ')})"
         diagnoses[label] = diagnose(run)
     tell("drawing", 1.0)
     page = _show(folder, suggestion, schedule, diagnoses)
     return Demo(suggestion, schedule, diagnoses, page)
+
+
+def _check_free(folder: Path) -> None:
+    """Refuse a folder in which the demo would replace what is not an older demo's.
+
+    Raises:
+        FileError: If there are files of those names and no report of lrkit's beside them.
+    """
+    ours = [folder / f"{name}.png" for name in (*_PICTURES, *LABELS)] + [folder / label / FILE_NAME for label in LABELS]
+    there = [path for path in ours if path.exists()]
+    if there and not (folder / _PAGE).exists():
+        raise FileError(f"demo: {str(there[0])!r} exists and is no older demo's. Choose another folder with --out.")
 
 
 def accuracy(run: Run) -> float:

@@ -82,13 +82,16 @@ class Curve:
         return float(np.median(self.loss[max(0, i - 2) : i + 3]))
 
     def trend(self, since: float) -> tuple[float, float]:
-        """(drop, t) of a straight line through the loss over the way travelled after `since`.
+        """(drop, t) of a straight line through the loss over the way travelled at a high rate, after a share `since` of it.
+
+        Where the rate has fallen below half its peak, the loss falls because the rate does: that part does not count.
 
         Returns:
             The line's fall as a share of the whole drop, positive where the loss falls; and its t value.
         """
         x = self.travelled
-        keep = x >= since
+        high = x[-1] if self.lr is None else x[np.flatnonzero(self.lr >= 0.5 * np.max(self.lr))[-1]]
+        keep = (x >= since * high) & (x <= high)
         if int(keep.sum()) < 5:
             return 0.0, 0.0
         x, y = x[keep], self.loss[keep]
@@ -102,6 +105,14 @@ class Curve:
         head = self.loss[: max(6, len(self.loss) // 10)]
         lows = np.array([np.min(head[i : i + 3]) for i in range(max(1, len(head) - 2))])
         return float(np.max(lows)) - self.start, int(np.argmax(lows))
+
+
+def _held(rates: Array) -> Array:
+    """Rates that are logged now and then, each held until the next."""
+    known = np.flatnonzero(np.isfinite(rates))
+    if not len(known):
+        return rates
+    return np.asarray(rates[known[np.maximum(np.searchsorted(known, np.arange(len(rates)), side="right") - 1, 0)]])
 
 
 def _median3(values: Array) -> Array:
@@ -118,23 +129,18 @@ def curve_of(run: Run) -> Curve:
         InputError: If it has no `loss`, or no row of it.
     """
     if "loss" not in run or len(run) == 0:
-        raise InputError(
-            f"diagnose(run): there is no loss to read; columns are {', '.join(run.columns)}. Name it 'loss'."
-        )
+        raise InputError(f"diagnose(run): there is no loss to read; columns are {', '.join(run.columns)}. Name it 'loss'.")
     loss, step = run["loss"], run["step"]
     finite = np.isfinite(loss)
     seen = np.flatnonzero(finite)
-    # A NaN after the last finite loss is an explosion, unless the row only carries a validation: then it just lacks one.
-    validated = [run[name] for name in run.columns if name.startswith("val_")]
-    only_val = np.isfinite(validated).any(axis=0) if validated else np.zeros(len(run), bool)
-    tail = np.flatnonzero(~finite & ~only_val & (np.arange(len(run)) > (seen[-1] if len(seen) else -1)))
+    tail = _exploded(run, loss, seen)
     if len(seen) == 0:
         nothing = np.empty(0)
         return Curve(nothing, nothing, None, float("nan"), 0, int(step[0]), int(step[-1]))
     values, steps = loss[finite], step[finite]
     parts = np.array_split(np.arange(len(values)), min(BLOCKS, len(values)))
-    rate = run["lr"][finite] if "lr" in run else np.full(len(values), np.nan)
-    known = bool(np.isfinite(rate).all() and np.max(rate) > 0)
+    rate = _held(run["lr"])[finite] if "lr" in run else np.full(len(values), np.nan)
+    known = bool(np.isfinite(rate).all() and np.min(rate) >= 0 and np.max(rate) > 0)
     return Curve(
         steps=np.array([steps[part].mean() for part in parts]),
         loss=np.array([values[part].mean() for part in parts]),
@@ -144,6 +150,20 @@ def curve_of(run: Run) -> Curve:
         nonfinite=int(step[tail[0]]) if len(tail) else None,
         last=int(step[-1]),
     )
+
+
+def _exploded(run: Run, loss: Array, seen: NDArray[np.intp]) -> NDArray[np.intp]:
+    """The rows after the last finite loss in which the loss exploded; a row that carries something else just lacks one.
+
+    An infinite loss was surely seen. A NaN may stand for a gap: it counts where the row has no finite value but step, epoch, rate
+    and gradient, and not where only a few such rows trail a whole log.
+    """
+    about_training = ("step", "epoch", "loss", "lr", "grad_norm", "update_ratio")
+    others = [run[name] for name in run.columns if name not in about_training and not name.startswith("lr/")]
+    carries = np.isfinite(others).any(axis=0) if others else np.zeros(len(run), bool)
+    after = np.arange(len(run)) > (seen[-1] if len(seen) else -1)
+    explosion = after & ~np.isfinite(loss) & ~(carries & np.isnan(loss))
+    return np.flatnonzero(explosion)
 
 
 def advised(curve: Curve, factor: float) -> str:

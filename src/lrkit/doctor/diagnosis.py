@@ -14,6 +14,7 @@ from lrkit.doctor.finding import Finding
 from lrkit.doctor.too_high_at_start import too_high_at_start
 from lrkit.doctor.too_high_later import too_high_later
 from lrkit.doctor.too_low import too_low
+from lrkit.errors import InputError
 from lrkit.run import Run
 
 if TYPE_CHECKING:
@@ -41,11 +42,13 @@ class Diagnosis:
         run: The run.
         findings: At most three, the surest first; empty where the run is healthy.
         missing: Signals that would have helped and are not in the log.
+        peak: The highest rate, which the advice refers to; None where the log has no usable rate.
     """
 
     run: Run
     findings: tuple[Finding, ...]
     missing: tuple[str, ...]
+    peak: float | None
 
     @property
     def healthy(self) -> bool:
@@ -60,9 +63,9 @@ class Diagnosis:
     @property
     def advised_lr(self) -> float | None:
         """The base rate that the first finding advises; None where there is none, or no rate in the log."""
-        if not self.findings or self.findings[0].factor == 1.0 or "lr" not in self.run:
+        if not self.findings or self.findings[0].factor == 1.0 or self.peak is None:
             return None
-        return float(np.nanmax(self.run["lr"])) * self.findings[0].factor
+        return self.peak * self.findings[0].factor
 
     @property
     def well(self) -> str:
@@ -116,15 +119,17 @@ def diagnose(run: Run) -> Diagnosis:
         >>> diagnose(slow).rate, diagnose(slow).advised_lr
         ('too low', 0.0001)
     """
+    if not isinstance(run, Run):
+        raise InputError(f"diagnose({type(run).__name__}): needs a Run. lrkit.read(path) makes one of a log.")
     curve = curve_of(run)
-    missing = tuple(name for name in ("lr",) if name not in run or not np.isfinite(run[name]).any())
+    missing = ("lr",) if curve.lr is None else ()
     findings = [finding for rule in RULES if _speaks(rule, curve) and (finding := rule(curve)) is not None]
     findings.sort(key=lambda finding: -finding.confidence)
     if not findings and curve.points < FEWEST:
         findings = [_too_short(curve)]
     elif not findings and (unclear := _no_progress(curve)) is not None:
         findings = [unclear]
-    return Diagnosis(run, tuple(findings[:3]), missing)
+    return Diagnosis(run, tuple(findings[:3]), missing, curve.peak)
 
 
 def _speaks(rule: Rule, curve: Curve) -> bool:
@@ -142,9 +147,8 @@ def _too_short(curve: Curve) -> Finding:
 def _no_progress(curve: Curve) -> Finding | None:
     """Hardly any drop and no trend: a rate far too low, a symmetry plateau and a broken loss all look like this."""
     falls, t = curve.trend(since=0.0)
-    if curve.start - curve.end > max(4 * curve.noise / len(curve.loss) ** 0.5, 0.02 * abs(curve.start)) or (
-        falls > 0.5 and t > 5
-    ):
+    fallen = curve.start - curve.end
+    if fallen > max(6 * curve.noise, 0.02 * abs(curve.start)) or (falls > 0.5 and t > 5):
         return None
     return Finding(
         "cannot_tell", "the loss has not moved: far too low a rate, a plateau and broken data all look like this", 1.0,

@@ -9,9 +9,10 @@ def too_high_later(curve: Curve) -> Finding | None:
 
     Under a decaying schedule a flat stretch at the high rate is by design (warmup–stable–decay), so nothing is said.
     """
-    early = (curve.start - curve.at(0.12)) / curve.drop
+    early = (curve.start - curve.at(0.12)) / max(curve.start - curve.end, 1e-3 * curve.drop)
     falls, t = curve.trend(since=2 / 3)
-    if curve.decays or early < 0.8 or falls > 0.01 or t > 5 or curve.noise < 0.012 * curve.drop:
+    fallen = curve.start - curve.end > 6 * curve.noise
+    if not fallen or curve.decays or early < 0.8 or t > 5 or (falls > 0.01 and t > 4) or curve.noise < 0.012 * curve.drop:
         return None
     flat = next(i for i, loss in enumerate(curve.loss) if loss < curve.start - 0.8 * curve.drop)
     since = int(curve.steps[flat])

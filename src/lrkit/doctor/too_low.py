@@ -3,13 +3,13 @@
 from lrkit.doctor.curve import Curve, advised
 from lrkit.doctor.finding import Finding
 
-_CONSTANT, _DECAYING = 0.05, 0.25  # of the drop, made in the last third of the way
+_CONSTANT, _DECAYING = 0.05, 0.13  # of the drop, made in the last third of the way
 
 
 def too_low(curve: Curve) -> Finding | None:
-    """The last third of the way (in summed rate) still makes a good share of the drop, steadily, and nothing ever rose.
+    """The last third of the way (in summed rate, while it is high) still makes a good share of the drop, and nothing ever rose.
 
-    A decaying rate lowers the loss by decaying, so there the share has to be larger.
+    A run whose rate decays has its last stretch still to come then, so there the share has to be larger.
     """
     falls, t = curve.trend(since=2 / 3)
     height, _ = curve.rise()
@@ -21,7 +21,7 @@ def too_low(curve: Curve) -> Finding | None:
     return Finding(
         "too_low", "the loss falls slowly all along and is still falling at the end: the rate is too low",
         0.95 if falls > 2 * limit or (not curve.decays and falls > 0.1) else 0.8, (int(curve.steps[0]), curve.last),
-        (f"the last third of the way, counted in summed rate, makes {falls:.0%} of the whole drop",),
+        (f"the last third of the way at a high rate still makes {falls:.0%} of the whole drop",),
         ("a longer run at this rate would get there too",),
         f"{advised(curve, factor)} and restart",
         "the new run reaches this run's last loss in less than half the updates", factor=factor, restart=0,

@@ -86,9 +86,7 @@ def window(ax: Axes, start: float, stop: float) -> None:
 
 
 @styled
-def schedule_curve(
-    steps: Array, values: Array, ax: Axes | None = None, *, ylabel: str = "factor of the base rate"
-) -> Axes:
+def schedule_curve(steps: Array, values: Array, ax: Axes | None = None, *, ylabel: str = "factor of the base rate") -> Axes:
     """A schedule over its steps, filled, from zero up."""
     ax = axes_or_new(ax)
     x, y = thin(steps, values)
@@ -135,9 +133,7 @@ def evidence(
         ax.plot(rates[good], losses[good], color=color, marker=marker, ms=5, label=f"short runs, {horizon} steps")
         if (~good).any():
             height = np.full(int((~good).sum()), 0.97)
-            ax.plot(
-                rates[~good], height, "x", color=color, ms=6, transform=ax.get_xaxis_transform(), label="_nolegend_"
-            )
+            ax.plot(rates[~good], height, "x", color=color, ms=6, transform=ax.get_xaxis_transform(), label="_nolegend_")
     if chosen is not None:
         ax.axvline(chosen, color=GREEN, lw=2, label=f"chosen: {chosen:.2g}")
     ax.set_xscale("log")

@@ -70,9 +70,7 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
 
 
 @styled
-def new_figure(
-    width: float = 5.2, height: float = 3.0, rows: int = 1, columns: int = 1, sharex: bool = False
-) -> Figure:
+def new_figure(width: float = 5.2, height: float = 3.0, rows: int = 1, columns: int = 1, sharex: bool = False) -> Figure:
     """An empty figure in the house's style.
 
     Args:

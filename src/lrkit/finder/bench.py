@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from itertools import islice
 from typing import Any
 
@@ -17,13 +17,17 @@ import torch
 from torch import nn
 
 from lrkit.binding.attach import attached
-from lrkit.binding.record import BASE, number_in, unshare, write
+from lrkit.binding.record import BASE, owners, unshare, write
 from lrkit.errors import InputError
 from lrkit.schedules.base import Schedule
 from lrkit.snapshot import Restore, capture_module, capture_optimizer, preserved
-from lrkit.task import Loss, Step, Validate, seed_everything, updates, validation
+from lrkit.task import Loss, Step, Validate, rates_of, seed_everything, updates, validation
 
 _MAX_CACHED = 4096  # batches kept in memory; beyond, they come round again
+
+
+class OutOfBudget(Exception):
+    """The limit was reached in the middle of a validation."""
 
 
 class Bench:
@@ -66,26 +70,22 @@ class Bench:
         self._epoch_began = 0
         self._start: list[Restore] = []
         self._attachment = attached(optimizer)
-        self.bases = [float(group.get(BASE + "lr", number_in(group, "lr"))) for group in optimizer.param_groups]
+        if isinstance(batches, Iterator):
+            raise InputError("batches: an iterator can be read only once. Pass what makes it: a list, a DataLoader.")
+        self.bases = rates_of(optimizer)
 
     @contextmanager
     def open(self) -> Iterator[None]:
         """Inside, runs can be made; afterwards everything is as before."""
-        hook = None
-        with preserved(self.model, self.optimizer, self._batches):
+        with preserved(self.model, self.optimizer, self._batches), ExitStack() as quiet:
+            for owner in owners(self.optimizer):
+                quiet.enter_context(owner.paused())  # attachments do not drive, watches do not see
+            unshare(self.optimizer, "lr")
+            seen: dict[int, Restore] = {}
+            self._start = [capture_module(self.model, seen), capture_optimizer(self.optimizer, seen)]
             try:
-                hook = self.model.register_forward_pre_hook(self._count)
-                unshare(self.optimizer, "lr")
-                seen: dict[int, Restore] = {}
-                self._start = [capture_module(self.model, seen), capture_optimizer(self.optimizer, seen)]
-                if self._attachment is not None:
-                    with self._attachment.paused():
-                        yield
-                else:
-                    yield
+                yield
             finally:
-                if hook is not None:
-                    hook.remove()
                 self._cache, self._source, self._start = [], None, []
 
     @property
@@ -110,14 +110,15 @@ class Bench:
             restore()
         seed_everything(self._seed)
         loop = updates(self.model, self.optimizer, self.loss, self._cached(length), length, self._step)
-        for t in range(length):
-            # The middle of the stretch of the real run that this update stands for.
-            self._drive(rate(t), (t + 0.5) / length * self.steps - 0.5 if shaped else None)
-            update = next(loop)
-            self.updates_made += 1
-            if self._progress is not None:
-                self._progress(min(self.spent, self.limit), self.limit)
-            yield float(update.loss)
+        with closing(loop):
+            for t in range(length):
+                # The middle of the stretch of the real run that this update stands for.
+                self._drive(rate(t), (t + 0.5) / length * self.steps - 0.5 if shaped else None)
+                update = next(loop)
+                self.updates_made += 1
+                if self._progress is not None:
+                    self._progress(min(self.spent, self.limit), self.limit)
+                yield float(update.loss)
 
     def judge(self, lr: float, length: int, hopeless: float) -> float:
         """The loss after a short run of the compressed schedule with this peak rate; NaN where it diverged.
@@ -140,17 +141,28 @@ class Bench:
         """The validation loss of the model as it is now."""
         if self.validate is None:
             raise InputError("find: there is no validate to ask.")
-        self._counting = True
+        depth = [0]
+
+        def enter(_module: nn.Module, _args: object) -> None:
+            depth[0] += 1
+            if depth[0] == 1:
+                self.forwards += 1
+                if self.spent > self.limit:
+                    raise OutOfBudget
+
+        def leave(_module: nn.Module, _args: object, _out: object) -> None:
+            depth[0] -= 1
+
+        # Every module counts, so that a validate that calls a part of the model is not free; parts within parts do not.
+        hooks: list[Any] = []
+        for module in self.model.modules():
+            hooks += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
         try:
             value = validation(self.validate, self.model)["val_loss"]
         finally:
-            self._counting = False
+            for hook in hooks:
+                hook.remove()
         return value if math.isfinite(value) else math.nan
-
-    _counting = False
-
-    def _count(self, _model: nn.Module, _args: object) -> None:
-        self.forwards += self._counting
 
     def _drive(self, lr: float, at: float | None) -> None:
         """Write the rates: `lr` for the first group, times the schedule at step `at` of the real run."""
@@ -161,7 +173,7 @@ class Bench:
                     own = self._attachment.schedule_of(key, group)
                     if key == "lr":
                         factor = 1.0 if own is None else own(at)
-                    elif own is not None:
+                    elif own is not None and BASE + key in group:
                         write(group, key, own(at) * group[BASE + key])
             write(group, "lr", lr * factor * base / self.bases[0])
 
@@ -176,8 +188,6 @@ class Bench:
             if len(self._cache) < wanted:
                 self._source = None  # the epoch is over
                 if len(self._cache) == before == self._epoch_began:
-                    raise InputError(
-                        "find: the batches yielded nothing, so there is nothing to train on. Is the data set empty?"
-                    )
+                    raise InputError("find: the batches yielded nothing, so there is nothing to train on. Is the data set empty?")
                 self._epoch_began = len(self._cache)
         return self._cache[:wanted]

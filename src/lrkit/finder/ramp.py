@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from lrkit.errors import InputError
+from lrkit.errors import InputError, real, whole
 from lrkit.finder.bench import Bench
 from lrkit.run import Run
 from lrkit.schedules.base import Hold
@@ -53,10 +53,10 @@ def range_test(
     Raises:
         InputError: If the range is empty, `steps` too small, or `batches` empty.
     """
-    if not (0 < start < end < math.inf):
-        raise InputError(f"range_test(start={start!r}, end={end!r}): needs 0 < start < end. E.g. start=1e-7, end=10.")
-    if steps < 10:
-        raise InputError(f"range_test(steps={steps}): steps must be at least 10, got {steps}. 100 is usual.")
+    start, end = real("range_test", "start", start, above=0.0), real("range_test", "end", end, above=0.0)
+    if not start < end < start * 1e30:
+        raise InputError(f"range_test(start={start:g}, end={end:g}): needs 0 < start < end. E.g. start=1e-7, end=10.")
+    steps = whole("range_test", "steps", steps, least=10)
     bench = Bench(model, optimizer, loss, batches, Hold(), steps, step, None, seed, steps)
     with bench.open():
         return ramp(bench, start, end, steps)
@@ -78,9 +78,13 @@ def ramp(bench: Bench, start: float, end: float, steps: int) -> Run:
 
 
 def noise_of(losses: list[float]) -> tuple[float, float]:
-    """(level, spread) of the loss at the start of a ramp, where the rate is too small to change anything."""
-    first = np.array(losses[: max(4, len(losses) // 8)])
-    return float(np.mean(first)), float(np.std(first))
+    """(level, spread over batches) of the loss at the start of a ramp, where the rate is too small to change anything.
+
+    The spread is 1.05 · median |difference of neighbours| over the first half, which a slow trend does not touch.
+    """
+    first = np.array(losses[: max(8, len(losses) // 2)])
+    spread = 1.05 * float(np.median(np.abs(np.diff(first)))) if len(first) > 1 else 0.0
+    return float(np.mean(first[: max(4, len(losses) // 8)])), spread
 
 
 def blown_up(losses: list[float]) -> int | None:

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from lrkit.binding.attach import attached
-from lrkit.errors import InputError
-from lrkit.finder.bench import Bench
+from lrkit.errors import InputError, real, whole
+from lrkit.finder.bench import Bench, OutOfBudget
 from lrkit.finder.ramp import noise_of, ramp
 from lrkit.finder.suggestion import Status, Suggestion, Trial
 from lrkit.run import Run
@@ -27,7 +27,7 @@ from lrkit.schedules.base import Schedule
 from lrkit.schedules.template import Template, resolved
 from lrkit.schedules.text import as_schedule
 from lrkit.snapshot import capture_random
-from lrkit.task import Loss, Step, Task, Validate, seed_everything
+from lrkit.task import Loss, Step, Task, Validate, length_of, make, seed_everything
 
 _DEFAULT = "warmup 5% > cosine"
 _TINY, _HUGE = (
@@ -80,29 +80,25 @@ def find(
         InputError: If an argument is missing or breaks its rule, or there are no batches.
     """
     if isinstance(model, Task):
+        if any(given is not None for given in (optimizer, loss, batches, steps, step, validate)):
+            raise InputError("find(task, …): the Task brings optimizer, loss, batches, steps, step and validate. Leave them out.")
         return _find_task(model, schedule, budget, max_steps, seed, progress)
     if optimizer is None or loss is None or batches is None:
         raise InputError("find(model, optimizer, loss, batches, steps=…): all of them are needed, or one Task.")
-    shape, steps = _plan(optimizer, schedule, steps)
-    if not (isinstance(budget, int | float) and math.isfinite(budget) and budget > 0):
-        raise InputError(
-            f"find(budget={budget!r}): budget must be above 0, in training runs. 0.25 is usual, 1 is thorough."
-        )
-    if max_steps is not None and max_steps < 1:
-        raise InputError(f"find(max_steps={max_steps}): max_steps must be at least 1, got {max_steps}.")
-    if iter(batches) is batches:
-        raise InputError(
-            "find(batches=…): an iterator can be read only once. Pass what makes it: a list, a DataLoader."
-        )
+    if not isinstance(model, nn.Module) or not isinstance(optimizer, torch.optim.Optimizer):
+        came = f"{type(model).__name__}, {type(optimizer).__name__}"
+        raise InputError(f"find({came}, …): needs a torch module and its optimizer, in this order.")
+    shape, steps = _plan(optimizer, schedule, steps, batches)
+    budget = real("find", "budget", budget, above=0.0)
+    max_steps = None if max_steps is None else whole("find", "max_steps", max_steps)
     bench = Bench(model, optimizer, loss, batches, shape, steps, step, validate, seed, budget * steps, progress)
-    if bench.bases[0] <= 0:
-        raise InputError(
-            "find: the first group's rate is 0, so the other groups have no ratio to it. Give it any rate above 0."
-        )
     started = time.perf_counter()
     with bench.open():
         search = _Search(bench, min(max_steps or steps, steps))
-        answer = search.go()
+        try:
+            answer = search.go()
+        except OutOfBudget:
+            answer = search.nothing("budget")
     context = {
         "schedule": str(shape), "horizon": steps, "bases": bench.bases, "seed": seed, "budget": budget,
         "validated": validate is not None, "edge": search.edge, "untrained_loss": search.untrained,
@@ -127,10 +123,9 @@ def _find_task(
     restore = capture_random()
     try:
         seed_everything(seed)
-        model = task.model()
-        optimizer = task.optimizer(model.parameters())
+        model, optimizer, batches = make(task)
         return find(
-            model, optimizer, task.loss, task.batches(), task.steps, schedule, task.step, task.validate,
+            model, optimizer, task.loss, batches, task.steps, schedule, task.step, task.validate,
             budget, max_steps, seed, progress=progress,
         )  # fmt: skip
     finally:
@@ -138,7 +133,10 @@ def _find_task(
 
 
 def _plan(
-    optimizer: torch.optim.Optimizer, schedule: str | Schedule | Template | None, steps: int | None
+    optimizer: torch.optim.Optimizer,
+    schedule: str | Schedule | Template | None,
+    steps: int | None,
+    batches: Iterable[Any],
 ) -> tuple[Schedule, int]:
     """The real run's schedule and its updates."""
     attachment = attached(optimizer)
@@ -148,9 +146,9 @@ def _plan(
             schedule = own
     if steps is None and isinstance(schedule, Schedule):
         steps = schedule.steps
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise InputError(f"find(steps={steps!r}): steps must be the number of updates of the real run, at least 1.")
-    return resolved(as_schedule(_DEFAULT if schedule is None else schedule), steps), steps
+    steps = whole("find", "steps", steps, what="the number of updates of the real run")
+    per_epoch = length_of(batches)
+    return resolved(as_schedule(_DEFAULT if schedule is None else schedule), steps, per_epoch or None), steps
 
 
 @dataclass(frozen=True)
@@ -180,36 +178,40 @@ class _Search:
         """The whole search."""
         bench = self.bench
         if bench.limit < _SHORTEST_RAMP + 1:
-            return self._nothing("budget")
+            return self.nothing("budget")
         if bench.validate is not None:
             self.untrained = bench.validation_loss()
             self._one_validation = bench.spent
-            self._jitter = abs(self.untrained - bench.validation_loss())
+            if 20 * self._one_validation < bench.left:
+                self._jitter = abs(self.untrained - bench.validation_loss())
         moved = self._moved_at_rate_one()
         if not math.isfinite(moved) or (bench.validate is not None and not math.isfinite(self.untrained)):
-            return self._nothing("diverged")
+            return self.nothing("diverged")
         if moved == 0:
-            return self._nothing("flat")
+            return self.nothing("flat")
         # Two rungs of short runs, the second 2.5 times as long, on what a ramp leaves; where that is too little, a ramp alone.
         updates = int(min(60, max(_SHORTEST_RAMP, 0.15 * bench.limit)))
         free = bench.left - updates - (_FIRST + _SECOND) * self._one_validation
         short = int(min(free / (_FIRST + 2.5 * _SECOND), self.longest / 2.5))
         if short < _SHORTEST_RUN:
             updates = int(min(100, bench.left))
+        if updates < _SHORTEST_RAMP:
+            return self.nothing("budget")
         level, spread, lowest = self._ramp(_TINY / moved, _HUGE / moved, updates)
         if not math.isfinite(level):
-            return self._nothing("diverged")
+            return self.nothing("diverged")
         if level == lowest:
-            return self._nothing("flat")
-        seen = level - lowest > 2 * spread
+            return self.nothing("flat")
+        seen = level - lowest > 3 * spread
         if short < _SHORTEST_RUN:
-            return self._from_ramp() if seen else self._nothing("noisy")
+            return self._from_ramp() if seen else self.nothing("noisy")
         if not seen:
             # Batches that differ more than a ramp can gain: the short runs may still tell.
             self.turn = (self.edge or float(self.seen["lr"][-1])) / 10
         return self._from_runs(short)
 
-    def _nothing(self, status: Status) -> _Answer:
+    def nothing(self, status: Status) -> _Answer:
+        """No rate found: the untouched one."""
         base = self.bench.bases[0]
         return _Answer(base, base, base, status)
 
@@ -219,7 +221,7 @@ class _Search:
         start = [p.detach().clone() for p in params]
         loss = next(iter(self.bench.run(lambda _: 1.0, 1)))
         with torch.no_grad():
-            moved = _norm([p - s for p, s in zip(params, start, strict=True)]) / max(_norm(start), 1e-12)
+            moved = _norm([p - s for p, s in zip(params, start, strict=True)]) / max(_norm(start), _usual_norm(start))
         return moved if math.isfinite(loss) else math.nan
 
     def _ramp(self, start: float, end: float, updates: int) -> tuple[float, float, float]:
@@ -251,15 +253,13 @@ class _Search:
             self._try(top - _SPACING * i, short)
         best = self._best(short)
         if best is None:
-            return self._nothing("diverged")
+            return self.nothing("diverged")
         worst = max(trial.loss for trial in self.trials if math.isfinite(trial.loss))
         if worst == best.loss and all(math.isfinite(trial.loss) for trial in self.trials):
-            return self._nothing("flat")
-        noise = (
-            5 * self._jitter if self.bench.validate is not None else 2 * self._spread / math.sqrt(max(1, short // 4))
-        )
+            return self.nothing("flat")
+        noise = 5 * self._jitter if self.bench.validate is not None else 2 * self._spread / math.sqrt(max(1, short // 4))
         if self.untrained - best.loss <= noise:
-            return self._nothing("noisy")
+            return self.nothing("noisy")
         long, centre = int(2.5 * short), math.log10(best.lr)
         for x in (centre, centre - _SPACING, centre + _SPACING):
             self._try(x, long)
@@ -310,3 +310,8 @@ class _Search:
 
 def _norm(tensors: list[Tensor]) -> float:
     return math.sqrt(sum(float(t.abs().double().square().sum()) for t in tensors))
+
+
+def _usual_norm(tensors: list[Tensor]) -> float:
+    """A tenth of the norm that the usual initialisation, 1/√fan-in, gives weights of these shapes: for nets that start at 0."""
+    return 0.1 * math.sqrt(sum(t.numel() / max(1, t[0].numel()) for t in tensors if t.ndim > 1 and t.numel())) or 1e-12

@@ -91,16 +91,21 @@ class Suggestion:
             StateError: If nothing was found: the status says why.
         """
         from lrkit.binding.attach import attached
-        from lrkit.task import set_lr
+        from lrkit.binding.record import BASE, unshare, write
+        from lrkit.task import rates_of
 
         if not self.found:
             raise StateError(f"Suggestion.apply: there is no rate to apply (status {self.status!r}): {self.reason}.")
+        unshare(optimizer, "lr")
+        bases = rates_of(optimizer)
+        targets = [self.lr * base / bases[0] for base in bases]
         attachment = attached(optimizer)
-        if attachment is None or "lr" not in attachment.schedules:
-            set_lr(optimizer, self.lr)
-            return
-        bases = [float(group.get("lrkit_base_lr", group["lr"])) for group in optimizer.param_groups]
-        attachment.rebase(lr=[self.lr * base / bases[0] for base in bases])
+        driven = attachment is not None and "lr" in attachment.schedules
+        for group, target in zip(optimizer.param_groups, targets, strict=True):
+            if not driven or BASE + "lr" not in group:
+                write(group, "lr", target)
+        if attachment is not None and driven:
+            attachment.rebase(lr=targets)
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the evidence over the rate: the ramp, the short runs, the interval and the choice."""

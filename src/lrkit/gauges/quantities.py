@@ -17,7 +17,9 @@ def total_norm(tensors: Sequence[Tensor]) -> Tensor:
     """
     if not tensors:
         return torch.zeros(())
-    norms = torch._foreach_norm(list(tensors), 2.0)
+    # Squares of half-precision numbers overflow: they are summed in float32.
+    low = any(t.dtype in (torch.float16, torch.bfloat16) for t in tensors)
+    norms = torch._foreach_norm(list(tensors), 2.0, dtype=torch.float32 if low else None)
     total: Tensor = torch.linalg.vector_norm(
         torch.stack([n.to(norms[0].device, torch.promote_types(n.dtype, torch.float32)) for n in norms])
     )

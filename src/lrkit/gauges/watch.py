@@ -9,19 +9,22 @@ Knows optimizers and tensors. Knows no loop, no model internals, no illness.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lrkit.binding.record import untraced
-from lrkit.errors import InputError, StateError
+from lrkit.binding.record import has_updates, owned, skipped
+from lrkit.errors import InputError, StateError, whole
 from lrkit.gauges.quantities import total_norm, update_ratio
 from lrkit.run import Run, Writer
 
 Value = float | Tensor
 _FLUSH_ROWS, _FLUSH_SECONDS = 50, 5.0
+_OURS = ("step", "lr", "meta", "lrkit_run")
 
 
 def watch(
@@ -62,8 +65,10 @@ def watch(
         >>> w.run
         Run(2 rows, steps 0–1; step, loss, lr, grad_norm, update_ratio)
     """
-    if every < 1:
-        raise InputError(f"watch(every={every}): every must be at least 1, got {every}. 1 measures at each update.")
+    if not isinstance(model, nn.Module) or not isinstance(optimizer, torch.optim.Optimizer):
+        came = f"{type(model).__name__}, {type(optimizer).__name__}"
+        raise InputError(f"watch({came}): needs a torch module and its optimizer, in this order.")
+    every = whole("watch", "every", every, what="a whole number of updates")
     about = {"optimizer": type(optimizer).__name__, "parameters": sum(p.numel() for p in model.parameters())}
     return Watch(model, optimizer, path, every, about | (meta or {}))
 
@@ -81,7 +86,7 @@ class Watch:
     ) -> None:
         self._model, self._optimizer, self._every = model, optimizer, every
         self.meta = meta
-        self._writer = Writer(path, meta) if path is not None else None
+        self._writer = Writer(path, meta) if path is not None else None  # writes nothing before the first flush
         self._step = 0
         self._waiting: dict[str, list[Value]] = {}
         self._row: dict[str, Value] | None = None  # of the last update
@@ -89,16 +94,18 @@ class Watch:
         self._buffer: list[dict[str, Value]] = []
         self._rows: dict[int, dict[str, float]] = {}
         self._before: list[Tensor] | None = None
-        self._armed = False
+        self._armed = self._paused = self._closed = False
         self._flushed = time.monotonic()
         self._handles: list[Any] = []
 
     def __enter__(self) -> Watch:
+        if self._handles or self._closed:
+            raise StateError("watch: a watch is entered once. Make a new one.")
         step = self._optimizer.param_groups[0].get("lrkit_step") if self._optimizer.param_groups else None
         self._step = 0 if step is None else int(step)  # a resumed run goes on where its schedule is
         self._handles = [
-            self._optimizer.register_step_pre_hook(untraced(self._on_before)),
-            self._optimizer.register_step_post_hook(untraced(self._on_after)),
+            self._optimizer.register_step_pre_hook(owned(self, self._on_before)),
+            self._optimizer.register_step_post_hook(owned(self, self._on_after)),
         ]
         return self
 
@@ -106,10 +113,13 @@ class Watch:
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        self.flush()
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        self._closed = True
+        try:
+            self.flush()
+        finally:
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
 
     def record(self, *, batch: object = None, **values: Value) -> None:  # noqa: ARG002  (no gauge evaluates it yet)
         """Say what belongs to the coming update, before it; several calls before one update are averaged.
@@ -137,10 +147,9 @@ class Watch:
         if self._row is None:
             raise StateError("watch.amend: no update has been made yet. Before an update, call record.")
         checked = {name: _one(name, value) for name, value in values.items()}
-        if any(row is self._row for row in self._buffer):
-            self._row.update(checked)
-        else:
+        if not any(row is self._row for row in self._buffer):  # flushed already: a second line of the same step adds to it
             self._buffer.append({"step": self._row["step"], **checked})
+        self._row.update(checked)
 
     @property
     def run(self) -> Run:
@@ -167,12 +176,8 @@ class Watch:
         """
         tensors = [v for row in self._buffer for v in row.values() if isinstance(v, Tensor)]
         # One copy a device: on the CPU none, on an accelerator one wait instead of one a number.
-        numbers = iter(
-            torch.stack([t.to(tensors[0].device, torch.float64) for t in tensors]).tolist() if tensors else []
-        )
-        fresh = [
-            {k: next(numbers) if isinstance(v, Tensor) else float(v) for k, v in row.items()} for row in self._buffer
-        ]
+        numbers = iter(torch.stack([t.to(tensors[0].device, torch.float64) for t in tensors]).tolist() if tensors else [])
+        fresh = [{k: next(numbers) if isinstance(v, Tensor) else float(v) for k, v in row.items()} for row in self._buffer]
         self._buffer = []
         for row in fresh:
             self._rows.setdefault(int(row["step"]), {}).update(row)
@@ -186,7 +191,9 @@ class Watch:
     # -- the hooks ------------------------------------------------------------------------------------------------------
 
     def _on_before(self, optimizer: torch.optim.Optimizer, _args: object, _kwargs: object) -> None:
-        self._armed = True
+        self._armed = not self._paused and not _dry(optimizer)
+        if not self._armed:
+            return
         self._in_force = _rates(optimizer)
         sampled = self._step % self._every == 0
         self._before = [p.detach().clone() for p in _trained(optimizer)] if sampled else None
@@ -195,9 +202,9 @@ class Watch:
         if not self._armed:
             return
         self._armed = False
-        found_inf = getattr(optimizer, "found_inf", None)
-        if isinstance(found_inf, Tensor) and bool(found_inf.item()):
-            return  # the fused kernel skipped this update
+        if skipped(optimizer):
+            self._waiting = {}
+            return
         said = {name: sum(values) / len(values) for name, values in self._waiting.items()}
         self._row = {"step": float(self._step), **said, **self._in_force}
         self._waiting = {}
@@ -205,9 +212,7 @@ class Watch:
             # Gradients are read after the update: before it, a closure has not made them yet.
             params = _trained(optimizer)
             with torch.no_grad():
-                self._row["grad_norm"] = total_norm(
-                    [p.grad for p in params if p.grad is not None and not p.grad.is_sparse]
-                )
+                self._row["grad_norm"] = total_norm([_dense(p.grad) for p in params if p.grad is not None])
                 if len(params) == len(self._before):
                     self._row["update_ratio"] = update_ratio(self._before, [p.detach() for p in params])
             self._before = None
@@ -216,9 +221,28 @@ class Watch:
         if len(self._buffer) >= _FLUSH_ROWS or time.monotonic() - self._flushed > _FLUSH_SECONDS:
             self.flush()
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Inside, updates are not seen: the finder's are not the training's."""
+        before, self._paused = self._paused, True
+        try:
+            yield
+        finally:
+            self._paused = before
+
     def _check_open(self, call: str) -> None:
         if not self._handles:
             raise StateError(f"watch.{call}: nothing is watched outside of the `with` statement. Move the call inside.")
+
+
+def _dry(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether this is a distributed checkpoint's step with all rates at 0, which only creates missing state."""
+    return all(float(g.get("lr", 1.0)) == 0 for g in optimizer.param_groups) and not has_updates(optimizer.state)
+
+
+def _dense(grad: Tensor) -> Tensor:
+    """The values that a gradient holds; of a sparse one those that are not 0."""
+    return grad.coalesce().values() if grad.is_sparse else grad
 
 
 def _trained(optimizer: torch.optim.Optimizer) -> list[Tensor]:
@@ -244,10 +268,15 @@ def _rates(optimizer: torch.optim.Optimizer) -> dict[str, Value]:
 
 def _one(name: str, value: Value) -> Value:
     """A value as a number, or as a detached 0-d tensor."""
+    if name in _OURS:
+        raise InputError(f"watch: {name!r} is written by the watch itself. Choose another name.")
     if not isinstance(value, Tensor):
-        return float(value)
+        try:
+            return float(value)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InputError(f"watch: {name} must be one number, got {type(value).__name__}. Take its mean.") from error
+    if value.is_complex():
+        raise InputError(f"watch: {name} must be a real number, got a complex tensor. Record its parts.")
     if value.numel() != 1:
-        raise InputError(
-            f"watch: {name} must be one number, got a tensor of shape {tuple(value.shape)}. Take its mean."
-        )
+        raise InputError(f"watch: {name} must be one number, got a tensor of shape {tuple(value.shape)}. Take its mean.")
     return value.detach().reshape(()).clone()

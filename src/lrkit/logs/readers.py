@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lrkit.errors import FileError
 from lrkit.logs.rows import number, run_of
 from lrkit.run import Run
 
@@ -15,7 +16,7 @@ Reader = Callable[[Path, str], Run | None]
 
 def lrkit_run(path: Path, text: str) -> Run | None:
     """A run that lrkit wrote (`run.Writer`)."""
-    return Run.load(path) if text.lstrip()[:40].startswith('{"lrkit_run"') else None
+    return Run.from_text(text, f"read({str(path)!r})") if text.lstrip()[:40].startswith('{"lrkit_run"') else None
 
 
 def jsonl(path: Path, text: str) -> Run | None:
@@ -25,7 +26,7 @@ def jsonl(path: Path, text: str) -> Run | None:
     for i, line in enumerate(lines):
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             if i == len(lines) - 1 and rows:
                 break
             return None
@@ -44,6 +45,9 @@ def table(path: Path, text: str) -> Run | None:
     names = [name.strip() for name in next(csv.reader([header], delimiter=delimiter))]
     if any(number(name) is not None for name in names):
         return None
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise FileError(f"read({str(path)!r}): two columns are named {twice!r}. Rename one of them.")
     body = csv.DictReader(io.StringIO(text.lstrip("\ufeff \n")), fieldnames=names, delimiter=delimiter)
     try:
         next(body)

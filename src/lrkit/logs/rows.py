@@ -14,9 +14,11 @@ def number(value: object) -> float | None:
     """The value as a float, or None where it is no number; "nan" and "inf" are numbers, an empty cell is none."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
+    if isinstance(value, str) and "_" in value:
+        return None  # Python reads 1_0 as ten; nobody's log means that
     try:
         return float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 
@@ -32,12 +34,19 @@ def run_of(path: str, rows: Iterable[Mapping[str, Any]], meta: Mapping[str, Any]
         FileError: If there is no loss column, or the steps begin again (several runs in one file).
     """
     kept: list[dict[str, float]] = []
+    cells: dict[str, str] = {}  # the first of each column that is no number
     for row in rows:
+        for name, raw in row.items():
+            if number(raw) is None and str(raw):
+                cells.setdefault(name, str(raw)[:40])
         numbers = {name: value for name, raw in row.items() if (value := number(raw)) is not None}
         if numbers:
             kept.append(numbers)
     names = dict.fromkeys(name for row in kept for name in row)
     ours = canonical(names)
+    if "loss" not in ours.values() and "loss" in canonical(cells).values():
+        column = next(name for name, meaning in canonical(cells).items() if meaning == "loss")
+        raise FileError(f"read({path!r}): the cells of its column {column!r} are no numbers; the first is {cells[column]!r}.")
     if "loss" not in ours.values():
         shown = ", ".join(list(names)[:12]) or "no numbers at all"
         raise FileError(
@@ -48,7 +57,13 @@ def run_of(path: str, rows: Iterable[Mapping[str, Any]], meta: Mapping[str, Any]
     if "step" not in ours.values():
         for i, row in enumerate(out):
             row["step"] = float(i)
-    out = [row for row in out if math.isfinite(row.get("step", math.nan))]
+    if not all(math.isfinite(row.get("step", math.nan)) for row in out):
+        lacking = sum(not math.isfinite(row.get("step", math.nan)) for row in out)
+        if lacking > len(out) // 2:
+            raise FileError(f"read({path!r}): {lacking} of {len(out)} rows have no step. Give each row one, or none.")
+        out = [row for row in out if math.isfinite(row.get("step", math.nan))]
+    while "loss" not in out[-1]:
+        out.pop()  # a summary or an evaluation after the last update: not a loss that exploded
     if any(after["step"] < before["step"] for before, after in pairwise(out)):
         raise FileError(f"read({path!r}): its steps begin again, so it holds several runs. Split it, one run a file.")
     return Run.from_rows(out, meta)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lrkit.errors import FileError
+from lrkit.errors import FileError, reason
 from lrkit.logs.readers import Reader, jsonl, lrkit_run, table
 from lrkit.run import FILE_NAME, Run
 
@@ -23,14 +23,18 @@ def read(path: str | Path) -> Run:
         FileError: If the file is missing, empty, has no loss column, or no reader knows it.
     """
     file = Path(path)
-    if file.is_dir():
-        if not (file / FILE_NAME).exists():
-            raise FileError(f"read({str(path)!r}): there is no {FILE_NAME} in this folder. Name the log file itself.")
-        file = file / FILE_NAME
     try:
-        text = file.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise FileError(f"read({str(path)!r}): cannot be read: {error.strerror}. Check the path.") from error
+        if file.is_dir():
+            if not (file / FILE_NAME).exists():
+                raise FileError(f"read({str(path)!r}): there is no {FILE_NAME} in this folder. Name the log file itself.")
+            file = file / FILE_NAME
+        raw = file.read_bytes()
+    except FileError:
+        raise
+    except (OSError, ValueError) as error:
+        raise FileError(f"read({str(path)!r}): cannot be read: {reason(error)}. Check the path.") from error
+    # Windows' shells write logs in UTF-16, which begins with a mark of its own.
+    text = raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", errors="replace")
     if not text.strip():
         raise FileError(f"read({str(path)!r}): the file is empty. Was the run ever started?")
     for reader in READERS:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lrkit.doctor.diagnosis import Diagnosis, diagnose
 from lrkit.doctor.finding import Finding
-from lrkit.errors import FileError, InputError
+from lrkit.errors import FileError, InputError, reason
 from lrkit.figures.style import CSS_DARK, CSS_LIGHT, figure_of, new_figure, to_svg
 from lrkit.finder.suggestion import Suggestion
 from lrkit.reporting.panels import compare, loss_and_rate
@@ -75,9 +75,7 @@ def report(
     items = subject if isinstance(subject, Mapping) and not isinstance(subject, Run) else {_heading(subject): subject}
     if not items:
         raise InputError("report(subject): there is nothing to show. Pass a Run, Suggestion, Diagnosis or Schedule.")
-    body = "".join(
-        f"<section><h2>{escape(heading)}</h2>{_section(heading, item)}</section>" for heading, item in items.items()
-    )
+    body = "".join(f"<section><h2>{escape(heading)}</h2>{_section(heading, item)}</section>" for heading, item in items.items())
     lead = f"<p>{escape(summary)}</p>" if summary else ""
     page = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
@@ -94,15 +92,33 @@ def free_for_report(place: str | Path) -> Path:
         FileError: If another file, or a folder, is there.
     """
     path = Path(place)
-    if path.is_dir():
-        raise FileError(
-            f"report(…, {str(path)!r}): this is a folder. Name a file in it, e.g. {str(path / 'report.html')!r}."
-        )
-    if path.exists() and _MARK.encode() not in path.read_bytes()[:1000]:
-        raise FileError(
-            f"report(…, {str(path)!r}): there is another file, which is no report of lrkit's. Choose another name."
-        )
+    try:
+        folder, there = path.is_dir(), path.exists()
+        ours = there and path.is_file() and _is_report(path)
+        _nearest_folder(path)
+    except (OSError, ValueError) as error:
+        raise FileError(f"report(…, {str(path)!r}) cannot be written: {reason(error)}. Choose another place.") from error
+    if folder:
+        raise FileError(f"report(…, {str(path)!r}): this is a folder. Name a file in it, e.g. {str(path / 'report.html')!r}.")
+    if there and not ours:
+        raise FileError(f"report(…, {str(path)!r}): there is another file, which is no report of lrkit's. Choose another name.")
     return path
+
+
+def _is_report(path: Path) -> bool:
+    with path.open("rb") as file:
+        return _MARK.encode() in file.read(1000)
+
+
+def _nearest_folder(path: Path) -> None:
+    """Find out whether a file could be made there, without leaving anything behind."""
+    folder = path.parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise NotADirectoryError(0, f"{str(folder)!r} is not a folder")
+    with tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 def write_whole(path: str | Path, content: bytes) -> Path:
@@ -115,12 +131,16 @@ def write_whole(path: str | Path, content: bytes) -> Path:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(name).chmod(0o644)
-        Path(name).replace(target)
-    except OSError as error:
-        raise FileError(f"{str(path)!r} cannot be written: {error.strerror}. Choose another place.") from error
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            Path(name).chmod(0o644)
+            Path(name).replace(target)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except (OSError, ValueError) as error:
+        raise FileError(f"{str(path)!r} cannot be written: {reason(error)}. Choose another place.") from error
     return target
 
 
@@ -140,9 +160,7 @@ def _section(heading: str, item: Item) -> str:
         return _diagnosis(heading, item)
     if isinstance(item, list | tuple) and item and all(isinstance(run, Run) for run in item):
         return f"<figure>{to_svg(compare(item), f'{heading}: loss and rate')}</figure>"
-    raise InputError(
-        f"report: {heading!r} is {type(item).__name__}; it must be a Run, Suggestion, Diagnosis or Schedule."
-    )
+    raise InputError(f"report: {heading!r} is {type(item).__name__}; it must be a Run, Suggestion, Diagnosis or Schedule.")
 
 
 def _row(figure: str, text: str) -> str:
@@ -201,9 +219,7 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
         return ""
     head, *body = rows
     cells = "".join(f"<th{_numeric(i)}>{escape(cell)}</th>" for i, cell in enumerate(head))
-    lines = "".join(
-        "<tr>" + "".join(f"<td{_numeric(i)}>{escape(c)}</td>" for i, c in enumerate(row)) + "</tr>" for row in body
-    )
+    lines = "".join("<tr>" + "".join(f"<td{_numeric(i)}>{escape(c)}</td>" for i, c in enumerate(row)) + "</tr>" for row in body)
     return f'<div class="scroll"><table><tr>{cells}</tr>{lines}</table></div>'
 
 

@@ -22,9 +22,7 @@ def loss_and_rate(run: Run, shaded: tuple[int, int] | None = None) -> Figure:
     if shaded is not None:
         window(top, *shaded)
     if known:
-        curves(
-            {"rate": run.observed("lr")}, figure.axes[1], ylabel="learning rate", log_y=False, colors={"rate": GREEN}
-        )
+        curves({"rate": run.observed("lr")}, figure.axes[1], ylabel="learning rate", log_y=False, colors={"rate": GREEN})
         figure.axes[1].set_ylim(bottom=0)
         top.set_xlabel("")
     return figure

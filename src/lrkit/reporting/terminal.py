@@ -46,9 +46,7 @@ def draw(x: Sequence[float], y: Sequence[float], width: int = 64, height: int = 
     top, bottom = _label(high), _label(low)
     margin = max(len(top), len(bottom))
     names = [top, *[""] * (height - 2), bottom]
-    out = [
-        f"{name:>{margin}} │{''.join(chr(_BLANK + c) for c in line)}" for name, line in zip(names, cells, strict=True)
-    ]
+    out = [f"{name:>{margin}} │{''.join(chr(_BLANK + c) for c in line)}" for name, line in zip(names, cells, strict=True)]
     out.append(f"{'':>{margin}} └{'─' * width}")
     if mark:
         at = {min(width - 1, max(0, int((position - first) * across / 2))) for position in mark}

@@ -17,9 +17,10 @@ from abc import ABC, abstractmethod
 from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import accumulate
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, overload
 
-from lrkit.errors import InputError
+from lrkit.errors import LARGEST, InputError
 from lrkit.schedules.easing import Easing, Exponential, Floats, linear, number_text
 
 if TYPE_CHECKING:
@@ -46,12 +47,18 @@ class Schedule(ABC):
             return self.value(step, Floats)
         library = type(step).__module__.partition(".")[0]
         if library == "torch":
-            return self.value(step, sys.modules["torch"])
+            torch = sys.modules["torch"]
+            # Small integers would overflow in the middle of a formula.
+            return self.value(step if step.is_floating_point() else step.to(torch.get_default_dtype()), torch)
         if library in ("jax", "jaxlib"):
             return self.value(step, sys.modules["jax.numpy"])
         import numpy
 
-        return self.value(numpy.asarray(step), numpy)
+        array = numpy.asarray(step)
+        if array.dtype.kind not in "iuf":
+            raise InputError(f"schedule({type(step).__name__}): a step is a number, or an array of numbers.")
+        values = self.value(array.astype(numpy.float64), numpy)
+        return values if array.ndim else float(values)
 
     @abstractmethod
     def value(self, step: Any, m: Any) -> Any:
@@ -92,20 +99,21 @@ class Schedule(ABC):
         return to_svg(figure_of(self.plot()), str(self))
 
 
-def check_steps(call: str, steps: object, instead: str) -> None:
-    """Refuse a number of steps that is not a whole number of at least 1."""
-    if isinstance(steps, bool) or not isinstance(steps, int):
+def check_steps(call: str, steps: object, instead: str) -> int:
+    """The number of steps as an int; refused if it is not a whole number of at least 1."""
+    if isinstance(steps, bool) or not isinstance(steps, Integral):
         raise InputError(f"{call}(steps={steps!r}): steps must be a whole number of optimizer updates. {instead}")
-    if steps < 1:
+    if not 1 <= int(steps) <= LARGEST:
         raise InputError(f"{call}(steps={steps}): steps must be at least 1, got {steps}. {instead}")
+    return int(steps)
 
 
-def check_value(call: str, name: str, value: object) -> None:
-    """Refuse a value that is not a finite number of at least 0: a negative rate climbs the loss."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise InputError(
-            f"{call}({name}={value!r}): {name} must be a finite number of at least 0. Factors are usually in [0, 1]."
-        )
+def check_value(call: str, name: str, value: object) -> float:
+    """The value as a float; refused if it is not a finite number of at least 0: a negative rate climbs the loss."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value) or value < 0:
+        came = f"{call}({name}={value!r})"
+        raise InputError(f"{came}: {name} must be a finite number of at least 0. Factors are usually in [0, 1].")
+    return float(value)
 
 
 @dataclass(frozen=True)
@@ -138,9 +146,12 @@ class Segment(Schedule):
     arrive: bool = False
 
     def __post_init__(self) -> None:
-        check_steps("Segment", self.steps, "For one value use Hold.")
-        check_value("Segment", "start", self.start)
-        check_value("Segment", "end", self.end)
+        steps = check_steps("Segment", self.steps, "For one value use Hold.")
+        ends = [check_value("Segment", name, getattr(self, name)) for name in ("start", "end")]
+        for name, value in zip(("steps", "start", "end"), (steps, *ends), strict=True):
+            object.__setattr__(self, name, value)
+        if not hasattr(self.easing, "between"):
+            raise InputError(f"Segment(easing={self.easing!r}): must be an easing, e.g. lrkit.schedules.Power(2).")
         if isinstance(self.easing, Exponential) and not (self.start > 0 and self.end > 0):
             came = f"start={number_text(self.start)}, end={number_text(self.end)}"
             raise InputError(f"Segment({came}): an exponential never reaches 0. Give it a small end such as 0.001.")
@@ -185,13 +196,13 @@ class Hold(Schedule):
     steps: int | None = None
 
     def __post_init__(self) -> None:
-        check_value("Hold", "value_held", self.value_held)
+        object.__setattr__(self, "value_held", check_value("Hold", "value_held", self.value_held))
         if self.steps is not None:
-            check_steps("Hold", self.steps, "Leave steps out to hold for ever.")
+            object.__setattr__(self, "steps", check_steps("Hold", self.steps, "Leave steps out to hold for ever."))
 
-    def value(self, step: Any, m: Any) -> Any:  # noqa: ARG002  (the formula of a constant)
+    def value(self, step: Any, m: Any) -> Any:
         """The value, in the shape of `step`."""
-        return float(self.value_held) if isinstance(step, int | float) else step * 0.0 + self.value_held
+        return self.value_held if isinstance(step, int | float) else m.full_like(step, self.value_held)
 
     @property
     def end_value(self) -> float:
@@ -227,6 +238,9 @@ class Join(Schedule):
     stages: tuple[Schedule, ...]
 
     def __init__(self, *stages: Schedule) -> None:
+        for stage in stages:
+            if not isinstance(stage, Schedule):
+                raise InputError(f"Join({stage!r}): every stage must be a Schedule. Parse a text, resolve a Template first.")
         flat = tuple(part for stage in stages for part in (stage.stages if isinstance(stage, Join) else (stage,)))
         if not flat:
             raise InputError("Join(): there must be at least one stage. For one value use Hold.")

@@ -7,6 +7,7 @@ floats of this module, NumPy, torch or JAX, so that one formula serves a number 
 import math
 from dataclasses import dataclass
 from difflib import get_close_matches
+from numbers import Real
 from typing import Any, Protocol, TypeVar
 
 from lrkit.errors import InputError
@@ -77,7 +78,7 @@ class Power:
     p: float
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.p, int | float) and math.isfinite(self.p) and self.p > 0):
+        if isinstance(self.p, bool) or not (isinstance(self.p, Real) and math.isfinite(self.p) and self.p > 0):
             raise InputError(f"Power(p={self.p!r}): p must be a finite number above 0. For one value use Hold.")
 
     def between(self, start: float, end: float, u: Any, m: Any) -> Any:  # noqa: ARG002  (the protocol's shape)
@@ -127,9 +128,7 @@ def easing(name: "str | Easing") -> Easing:
     if name not in EASINGS:
         near = get_close_matches(name, EASINGS, n=1)
         hint = f"Did you mean {near[0]!r}? " if near else ""
-        raise InputError(
-            f"easing({name!r}): there is none of that name. {hint}There are {', '.join(EASINGS)}, and Power(p)."
-        )
+        raise InputError(f"easing({name!r}): there is none of that name. {hint}There are {', '.join(EASINGS)}, and Power(p).")
     return EASINGS[name]
 
 

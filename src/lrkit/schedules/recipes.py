@@ -1,7 +1,7 @@
 """Recipes: the schedules people ask for by name, each one expression over Segment, Hold and Join."""
 
+import lrkit.schedules.easing as shapes
 from lrkit.errors import InputError
-from lrkit.schedules import easing as shapes
 from lrkit.schedules.base import Hold, Join, Schedule, Segment
 from lrkit.schedules.easing import Easing
 

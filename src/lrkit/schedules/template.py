@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
-from lrkit.errors import InputError
+from lrkit.errors import InputError, whole
 from lrkit.schedules.base import Join, Schedule
 from lrkit.schedules.easing import number_text
 
@@ -26,20 +26,19 @@ class Duration:
     def __str__(self) -> str:
         return number_text(self.amount) + self.unit
 
-    def steps(self, total: int | None, steps_per_epoch: int | None) -> int:
-        """In optimizer updates, rounded to the nearest, and at least 1 where it is above 0.
+    def exact(self, total: int | None, steps_per_epoch: int | None) -> float:
+        """In optimizer updates, not rounded.
 
         Raises:
             InputError: If what the unit needs was not given.
         """
         needs = {"%": ("total", total), "ep": ("steps_per_epoch", steps_per_epoch)}
         if self.unit not in needs:
-            return int(self.amount)
+            return self.amount
         name, given = needs[self.unit]
         if given is None:
             raise InputError(f"resolve: {self} cannot be turned into steps. Pass {name}=…")
-        exact = self.amount * given / (100 if self.unit == "%" else 1)
-        return max(1, int(exact + 0.5)) if self.amount > 0 else 0
+        return self.amount * given / (100 if self.unit == "%" else 1)
 
 
 @dataclass(frozen=True)
@@ -80,10 +79,10 @@ class Template:
         Raises:
             InputError: If one of them is needed and missing, or the stages do not fit into `total`.
         """
-        for name, value in (("total", total), ("steps_per_epoch", steps_per_epoch)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise InputError(f"resolve({name}={value!r}): {name} must be a whole number of updates, at least 1.")
-        known = [s.duration.steps(total, steps_per_epoch) if s.duration is not None else 0 for s in self.stages]
+        what = "a whole number of updates"
+        total = None if total is None else whole("resolve", "total", total, what=what)
+        steps_per_epoch = None if steps_per_epoch is None else whole("resolve", "steps_per_epoch", steps_per_epoch, what=what)
+        known = self._known(total, steps_per_epoch)
         rest = [i for i, s in enumerate(self.stages) if s.duration is None and not s.endless]
         if rest and total is None:
             raise InputError(f"resolve: the last word on the length of {str(self)!r} is missing. Pass total=…")
@@ -97,6 +96,19 @@ class Template:
             known[i] = left
         built = [stage.build(steps) for stage, steps in zip(self.stages, known, strict=True)]
         return built[0] if len(built) == 1 else Join(*built)
+
+    def _known(self, total: int | None, steps_per_epoch: int | None) -> list[int]:
+        """Each stage's steps, 0 for the rest of the run. Percentages are rounded at their ends, so that together they fit."""
+        out, exact, done = [], 0.0, 0
+        for stage in self.stages:
+            length = 0.0 if stage.duration is None else stage.duration.exact(total, steps_per_epoch)
+            exact += length
+            steps = 0 if length == 0 else max(1, int(exact + 0.5) - done)
+            out.append(steps)
+            done += steps
+            if stage.duration is None or stage.duration.unit != "%":
+                exact = float(done)
+        return out
 
     def __call__(self, step: object) -> NoReturn:
         raise InputError(f"Template({str(self)!r})({step!r}): it has no steps yet. Call .resolve(total=…) first.")

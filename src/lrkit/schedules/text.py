@@ -13,8 +13,8 @@ import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from lrkit.errors import InputError
-from lrkit.schedules import easing as shapes
+import lrkit.schedules.easing as shapes
+from lrkit.errors import LARGEST, InputError
 from lrkit.schedules.base import Hold, Schedule, Segment
 from lrkit.schedules.template import Duration, Stage, Template
 
@@ -108,9 +108,7 @@ class _Reader:
             if self.take(">"):
                 continue
             if self.peek() is not None:
-                raise self.error(
-                    self.place(), f"expected '>' or the end, got {self.tokens[self.i].text!r}{self.hint()}"
-                )
+                raise self.error(self.place(), f"expected '>' or the end, got {self.tokens[self.i].text!r}{self.hint()}")
             return stages
 
     def place(self) -> int:
@@ -127,13 +125,14 @@ class _Reader:
         """A number at least 0."""
         at = self.place()
         if self.take("-"):
-            raise self.error(at, f"the number after {after!r} must be at least 0: a negative rate climbs the loss")
+            why = "the exponent must be above 0" if after == "power" else "must be at least 0: a negative rate climbs the loss"
+            raise self.error(at, f"the number after {after!r} is negative; it {why}")
         token = self.take(kind="number")
         if token is None:
             raise self.error(at, f"expected a number after {after!r}")
         value = float(token.text)
         if value == float("inf"):
-            raise self.error(at, f"{token.text} is too large")
+            raise self.error(at, f"{token.text[:20]} is too large")
         return value
 
     def duration(self) -> Duration | None:
@@ -146,11 +145,9 @@ class _Reader:
         unit = "%" if self.take("%") else "ep" if self.take("ep") else ""
         after = self.peek(kind="word")
         if after and not unit and after.at == token.at + len(token.text):
-            raise self.error(
-                after.at, f"{after.text!r} is no unit; durations are steps (500), per cent (5%) or epochs (2ep)"
-            )
-        if amount == 0 or amount == float("inf") or (unit == "" and amount != int(amount)):
-            raise self.error(at, f"a duration must be at least 1 step and whole in steps, got {token.text}{unit}")
+            raise self.error(after.at, f"{after.text!r} is no unit; durations are steps (500), per cent (5%) or epochs (2ep)")
+        if amount == 0 or amount > LARGEST or (unit == "" and amount != int(amount)):
+            raise self.error(at, f"a duration must be at least 1 step and whole in steps, got {token.text[:20]}{unit}")
         return Duration(amount, unit)
 
     def stage(self, level: float) -> tuple[Stage, float]:
@@ -158,7 +155,7 @@ class _Reader:
         at = self.place()
         word = self.take(kind="word")
         if word is None or word.text not in _WORDS:
-            near = get_close_matches(word.text[:40], _WORDS, n=1) if word else []
+            near = get_close_matches(word.text[:40].lower(), _WORDS, n=1) if word else []
             got = (
                 f"got {word.text[:40]!r}"
                 if word
@@ -175,9 +172,7 @@ class _Reader:
         allowed = ("at",) if kind in ("hold", "constant") else ("from", "to")
         while (token := self.peek(kind="word")) and token.text in _EDGES:
             if token.text not in allowed or token.text in edges:
-                raise self.error(
-                    token.at, f"{token.text!r} has no place here; {kind!r} takes {' and '.join(allowed)}, once each"
-                )
+                raise self.error(token.at, f"{token.text!r} has no place here; {kind!r} takes {' and '.join(allowed)}, once each")
             self.take()
             edges[token.text] = self.number(token.text)
         if kind in ("hold", "constant"):

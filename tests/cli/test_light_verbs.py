@@ -1,0 +1,108 @@
+"""The verbs that need no torch: schedule, doctor, report. One sentence for bad input, exit code 2, nothing written over."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from lrkit import Run
+
+
+def lrkit(*arguments: str, cwd=None) -> subprocess.CompletedProcess[str]:
+    """The command line as a person runs it."""
+    command = [sys.executable, "-W", "error", "-m", "lrkit", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120)
+
+
+def refused(result: subprocess.CompletedProcess[str], *words: str) -> None:
+    """One sentence on stderr, exit code 2, no traceback."""
+    assert result.returncode == 2, result
+    assert "Traceback" not in result.stderr + result.stdout
+    assert all(word in result.stderr for word in words), result.stderr
+    assert len(result.stderr) < 700
+
+
+def healthy(tmp_path) -> Run:
+    t = np.arange(100)
+    run = Run({"step": t, "loss": 0.1 + 2 * np.exp(-t / 20), "lr": np.full(100, 0.1)})
+    run.save(tmp_path / "good")
+    return run
+
+
+class TestSchedule:
+    def test_is_drawn_with_its_stages(self):
+        result = lrkit("schedule", "warmup 5% > cosine to 0.1", "--total", "2000")
+        assert result.returncode == 0 and result.stderr == ""
+        assert "over 2000 updates: warmup 100 > cosine 1900 to 0.1" in result.stdout
+        assert "└───" in result.stdout and "0.01 → 1   warmup 100" in result.stdout
+
+    def test_without_a_total_an_example_is_drawn_and_called_one(self):
+        assert "over 1000 updates (an example: say --total)" in lrkit("schedule", "warmup 5% > cosine").stdout
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (["cosine 0"], ["a duration must be at least 1 step"]),
+            (["cosin 10"], ["did you mean 'cosine'"]),
+            ([""], ["got nothing"]),
+            (["warmup 2ep > cosine"], ["Pass steps_per_epoch"]),
+            (["warmup 5% > cosine", "--total", "0"], ["total must be a whole number of updates"]),
+        ],
+    )
+    def test_bad_text_is_refused(self, arguments, words):
+        refused(lrkit("schedule", *arguments), *words)
+
+
+class TestDoctor:
+    def test_healthy_is_exit_code_0(self, tmp_path):
+        healthy(tmp_path)
+        result = lrkit("doctor", str(tmp_path / "good"))
+        assert result.returncode == 0 and "healthy" in result.stdout
+
+    def test_a_finding_is_exit_code_1(self, tmp_path):
+        (tmp_path / "slow.csv").write_text("step,loss,lr\n" + "".join(f"{t},{2.3 - 0.004 * t},1e-5\n" for t in range(200)))
+        healthy(tmp_path)
+        result = lrkit("doctor", str(tmp_path / "good"), str(tmp_path / "slow.csv"))
+        assert result.returncode == 1
+        assert "too_low" in result.stdout and "change the rate from 1e-05 to 0.0001" in result.stdout
+
+    @pytest.mark.parametrize(
+        ("name", "content", "words"),
+        [
+            ("nothing.csv", None, ["cannot be read: No such file"]),
+            ("log.csv", "step,accuracy\n0,1\n", ["no loss column; it has step, accuracy", "Rename"]),
+            ("log.csv", "", ["the file is empty"]),
+            ("log.txt", "hello\nworld\n", ["no reader knows this file"]),
+        ],
+    )
+    def test_what_is_no_log_is_refused(self, tmp_path, name, content, words):
+        if content is not None:
+            (tmp_path / name).write_text(content)
+        refused(lrkit("doctor", str(tmp_path / name)), *words)
+
+
+class TestReport:
+    def test_lies_beside_the_run(self, tmp_path):
+        healthy(tmp_path)
+        assert lrkit("report", str(tmp_path / "good")).returncode == 0
+        assert "<svg" in (tmp_path / "good" / "report.html").read_text()
+
+    def test_does_not_overwrite_the_run_itself(self, tmp_path):
+        run = healthy(tmp_path)
+        refused(
+            lrkit("report", str(tmp_path / "good"), "--out", str(tmp_path / "good" / "run.jsonl")),
+            "Choose another name",
+        )
+        assert Run.load(tmp_path / "good") == run
+
+
+def test_help_lists_every_verb():
+    text = lrkit("--help").stdout
+    assert all(verb in text for verb in ("demo", "find", "train", "doctor", "schedule", "report"))
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["doctor"], ["schedule", "cosine 10", "--total", "x"]])
+def test_a_wrong_call_is_exit_code_2(arguments):
+    result = lrkit(*arguments)
+    assert result.returncode == 2 and "Traceback" not in result.stderr

@@ -1,0 +1,18 @@
+"""What every test shares: one thread, so that two workers do not fight over two cores, and no test that needs a room's extra
+without having it: where torch is absent, the rooms above the torch-free floors are not collected.
+"""
+
+import importlib.util
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+NEEDS_TORCH = ["binding", "gauges", "finder", "demo", "test_snapshot.py", "test_task.py", "cli/test_torch_verbs.py"]
+
+collect_ignore = [] if HAS_TORCH else [*NEEDS_TORCH, "test_docs.py"]
+
+if HAS_TORCH:
+    import torch
+
+    torch.set_num_threads(1)

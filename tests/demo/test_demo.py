@@ -1,0 +1,55 @@
+"""The demo keeps its promise: a good rate, three diagnoses that are right, a report and its pictures, twice the same."""
+
+from pathlib import Path
+
+import pytest
+
+from lrkit import Run
+from lrkit.demo.program import accuracy, run_demo
+from lrkit.errors import FileError
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo")
+    lines, shares = [], []
+    return (
+        run_demo(folder, seed=0, echo=lines.append, tell=lambda what, share: shares.append(share)),
+        folder,
+        lines,
+        shares,
+    )
+
+
+def test_finds_trains_and_diagnoses(made):
+    demo, _, lines, shares = made
+    assert demo.suggestion.status in ("ok", "edge") and demo.suggestion.cost <= 1.05
+    assert [d.rate for d in demo.diagnoses.values()] == ["ok", "too high", "too low"]
+    found, high, low = (accuracy(d.run) for d in demo.diagnoses.values())
+    assert found > 0.97 and found > low and found > high
+    assert len(lines) == 15 and shares == sorted(shares) and shares[-1] == 1.0
+
+
+def test_writes_a_report_and_pictures_and_the_runs(made):
+    demo, folder, *_ = made
+    page = demo.report.read_text()
+    assert page.count("<svg") == 6 and f"rate {demo.suggestion.lr:.3g}" in page
+    assert {p.stem for p in folder.glob("*.png")} == {"overview", "finder", "schedule", "runs", *demo.diagnoses}
+    for label, diagnosis in demo.diagnoses.items():
+        assert Run.load(folder / label)["loss"].tolist() == pytest.approx(diagnosis.run["loss"].tolist(), nan_ok=True)
+
+
+def test_is_the_same_a_second_time_and_replaces_only_its_own(made):
+    demo, folder, *_ = made
+    (folder / "notes.txt").write_text("mine")
+    again = run_demo(folder, seed=0)
+    assert again.suggestion.lr == demo.suggestion.lr
+    assert all(a.run == b.run for a, b in zip(again.diagnoses.values(), demo.diagnoses.values(), strict=True))
+    assert (folder / "notes.txt").read_text() == "mine"
+
+
+def test_does_not_begin_where_its_report_could_not_be_written(tmp_path: Path):
+    (tmp_path / "report.html").write_text("another file")
+    with pytest.raises(FileError, match="no report of lrkit's"):
+        run_demo(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]

@@ -1,0 +1,164 @@
+"""The doctor names planted faults, with advice in numbers, and leaves healthy runs alone."""
+
+import math
+
+import numpy as np
+import pytest
+
+from lrkit import Run, diagnose, parse
+from lrkit.errors import InputError
+
+N = 400
+T = np.arange(N)
+WARM = np.array(parse("warmup 5% > cosine").resolve(total=N)(T))
+
+
+def run(loss, lr=None, **more) -> Run:
+    lr = np.full(len(loss), 0.1) if lr is None else lr
+    return Run({"step": np.arange(len(loss)), "loss": loss, "lr": lr, **more})
+
+
+def noise(seed: int, size: float = 0.02, n: int = N):
+    return size * np.random.default_rng(seed).standard_normal(n)
+
+
+def slide(tau: float, low: float = 0.1, high: float = 2.3):
+    return low + (high - low) * np.exp(-T / tau)
+
+
+# Planted faults: name → (seed → run, code, the word)
+FAULTS = {
+    "explodes to NaN": (lambda s: run(np.where(T < 250, slide(50) + noise(s), math.nan)), "diverged", "diverged"),
+    "ends above its start": (lambda s: run(np.where(T < 100, slide(50), 5.0) + noise(s)), "diverged", "diverged"),
+    "is NaN at once": (lambda s: run(np.full(N, math.nan)), "diverged", "diverged"),
+    "rises at once and stays at chance": (
+        lambda s: run(np.where(T < 3, 2.3, 2.31 + 3 * np.exp(-T / 12)) + noise(s, 0.01), 0.6 * WARM),
+        "too_high_at_start", "too high",
+    ),
+    "falls fast, then jitters on one level": (
+        lambda s: run(1.2 + 1.1 * np.exp(-T / 8) + noise(s, 0.15)), "too_high_later", "too high",
+    ),
+    "is slow all along": (lambda s: run(2.3 - 1.0 * T / N + noise(s), np.full(N, 1e-5)), "too_low", "too low"),
+    "is slow under a decaying rate": (
+        lambda s: run(2.3 - 1.2 * np.cumsum(WARM) / WARM.sum() + noise(s), 1e-5 * WARM), "too_low", "too low",
+    ),
+    "has not moved": (lambda s: run(2.3 + noise(s)), "cannot_tell", "cannot tell"),
+    "is too short": (lambda s: run(slide(50)[:12]), "cannot_tell", "cannot tell"),
+}  # fmt: skip
+
+HEALTHY = {
+    "a green slide": lambda s: run(slide(60) + noise(s)),
+    "a slide under warm-up and cosine": lambda s: run(slide(60) + noise(s, 0.05), WARM),
+    "a plateau in the stable phase of warmup-stable-decay": lambda s: run(
+        np.where(T < 300, 1.2 + 1.1 * np.exp(-T / 8), 1.2 - 0.5 * (T - 300) / 100) + noise(s, 0.15),
+        0.1 * np.array(parse("warmup 20 > hold 280 > 1-sqrt 100")(T)),
+    ),
+    "a catapult that comes back": lambda s: run(np.where(T < 12, 2.3 + 0.15 * T, slide(40)) + noise(s), WARM),
+    "validation rows without a training loss": lambda s: run(
+        np.where(T % 50 == 49, math.nan, slide(60) + noise(s)), val_loss=np.where(T % 50 == 49, 1.0, math.nan)
+    ),
+    "no rate in the log": lambda s: Run({"loss": slide(60) + noise(s)}),
+}
+
+
+@pytest.mark.parametrize("seed", range(5))
+class TestPlanted:
+    @pytest.mark.parametrize("fault", FAULTS)
+    def test_faults_are_named(self, fault, seed):
+        make, code, word = FAULTS[fault]
+        diagnosis = diagnose(make(seed))
+        assert (diagnosis.findings[0].code, diagnosis.rate) == (code, word)
+        assert not diagnosis.healthy and len(diagnosis.findings) <= 3
+
+    @pytest.mark.parametrize("case", HEALTHY)
+    def test_healthy_runs_are_left_alone(self, case, seed):
+        diagnosis = diagnose(HEALTHY[case](seed))
+        assert (diagnosis.healthy, diagnosis.rate, diagnosis.advised_lr) == (True, "ok", None), str(diagnosis)
+        assert "healthy: the loss falls from" in str(diagnosis)
+
+    @pytest.mark.parametrize("scale", [1e-3, 1e4])
+    def test_the_verdict_does_not_depend_on_the_losss_scale(self, scale, seed):
+        for make, code, _ in FAULTS.values():
+            original = make(seed)
+            scaled = Run({**{n: original[n] for n in original.columns}, "loss": scale * original["loss"]})
+            assert diagnose(scaled).findings[0].code == code
+
+
+class TestFindings:
+    @pytest.mark.parametrize("fault", [f for f in FAULTS if FAULTS[f][1] != "cannot_tell"])
+    def test_say_what_since_when_how_sure_and_what_to_do(self, fault):
+        finding = diagnose(FAULTS[fault][0](0)).findings[0]
+        assert 0.5 < finding.confidence <= 1 and finding.sure in ("certain", "likely")
+        assert finding.evidence and finding.advice and finding.verify
+        assert 0 <= finding.window[0] <= finding.window[1] <= N
+        assert finding.code in str(finding) and "do:" in str(finding)
+
+    def test_advise_a_rate_in_numbers(self):
+        diagnosis = diagnose(FAULTS["is slow all along"][0](0))
+        assert diagnosis.advised_lr == pytest.approx(1e-4)
+        assert "change the rate from 1e-05 to 0.0001 and restart" in diagnosis.findings[0].advice
+
+    def test_name_the_step_to_go_back_to(self):
+        finding = diagnose(FAULTS["explodes to NaN"][0](0)).findings[0]
+        assert finding.restart is not None and 200 <= finding.restart < 250
+        assert f"go back to step {finding.restart}" in finding.advice
+
+    def test_say_that_the_rate_is_missing(self):
+        diagnosis = diagnose(Run({"loss": 2.3 - 1.0 * T / N + noise(0)}))
+        assert diagnosis.missing == ("lr",) and diagnosis.advised_lr is None
+        assert "not in the log: lr" in str(diagnosis)
+        assert "multiply the rate by" in diagnosis.findings[0].advice
+
+    def test_a_nan_from_the_first_row_is_not_blamed_on_the_rate(self):
+        finding = diagnose(FAULTS["is NaN at once"][0](0)).findings[0]
+        assert "leave the rate" in finding.advice and finding.factor == 1.0
+
+
+class TestPlot:
+    @pytest.mark.parametrize("case", ["is slow all along", "explodes to NaN"])
+    def test_shades_the_window(self, case):
+        diagnosis = diagnose(FAULTS[case][0](0))
+        assert len(diagnosis.plot().patches) == 1
+        assert diagnosis._repr_html_().startswith("<svg")
+
+    def test_a_run_without_a_finite_loss_still_shows_its_text(self):
+        assert diagnose(FAULTS["is NaN at once"][0](0))._repr_html_().startswith("<pre>")
+
+
+def test_a_run_without_a_loss_is_refused():
+    with pytest.raises(InputError, match=r"diagnose\(run\): there is no loss to read; columns are step, lr"):
+        diagnose(Run({"lr": [0.1]}))
+    with pytest.raises(InputError, match="there is no loss to read"):
+        diagnose(Run({"loss": []}))
+
+
+class TestWhatReviewersFound:
+    @pytest.mark.parametrize(
+        "last",
+        [
+            '{"step":300,"train_runtime":12,"train_loss":0.5}',
+            '{"step":300,"eval_accuracy":0.9}',
+            '{"step":300,"learning_rate":0.0}',
+        ],
+    )
+    def test_a_summary_row_at_the_end_of_a_log_is_no_explosion(self, last, tmp_path):
+        from lrkit import read
+
+        rows = [f'{{"step":{t},"loss":{0.1 + 2 * math.exp(-t / 40)},"lr":0.1}}' for t in range(300)]
+        (tmp_path / "log.jsonl").write_text("\n".join([*rows, last]))
+        assert diagnose(read(tmp_path / "log.jsonl")).rate == "ok"
+
+    def test_rates_that_are_logged_now_and_then_are_held(self):
+        slow = FAULTS["is slow all along"][0](0)
+        sparse = np.where(T % 10 == 0, slow["lr"], math.nan)
+        assert diagnose(run(slow["loss"], sparse)).advised_lr == pytest.approx(1e-4)
+
+    @pytest.mark.parametrize("lr", [-0.1, math.inf, math.nan, 0.0])
+    def test_rates_that_are_none_are_not_advised_upon(self, lr):
+        diagnosis = diagnose(run(FAULTS["is slow all along"][0](0)["loss"], np.full(N, lr)))
+        assert diagnosis.advised_lr is None and diagnosis.missing == ("lr",)
+
+    @pytest.mark.parametrize("what", [None, {"loss": [1]}, "runs/x"])
+    def test_what_is_no_run_is_refused(self, what):
+        with pytest.raises(InputError, match="needs a Run"):
+            diagnose(what)

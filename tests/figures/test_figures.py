@@ -1,0 +1,71 @@
+"""Pictures: the same data give the same bytes, SVGs can share a page and follow its colours, long curves stay short."""
+
+import re
+
+import numpy as np
+import pytest
+
+from lrkit.figures import charts, style
+
+X = np.arange(50.0)
+
+
+def drawn():
+    return style.figure_of(charts.curves({"loss": (X, np.exp(-X)), "raw": (X, np.exp(-X))}, faint=("raw",)))
+
+
+def test_svg_is_repeatable_and_self_contained():
+    svg = style.to_svg(drawn(), "a curve")
+    assert svg == style.to_svg(drawn(), "a curve")
+    assert svg.startswith('<svg role="img" aria-label="a curve"')
+    assert not re.findall(r'(?:href|src)="(?!#)', svg), "nothing is loaded from elsewhere"
+
+
+def test_svg_uses_the_pages_colours_and_no_other():
+    svg = style.to_svg(drawn(), "a curve")
+    assert "var(--ink)" in svg and "var(--c0)" in svg
+    assert not re.findall(r"#[0-9a-f]{6}\b", svg)
+    for name in re.findall(r"var\(--(\w+)\)", svg):
+        assert f"--{name}:" in style.CSS_LIGHT and f"--{name}:" in style.CSS_DARK
+
+
+def test_two_svgs_in_one_page_share_no_id():
+    ids = [set(re.findall(r'\bid="([^"]+)"', style.to_svg(drawn(), label))) for label in ("one", "two")]
+    assert ids[0] and not ids[0] & ids[1]
+
+
+def test_labels_are_escaped():
+    assert 'aria-label="a &quot;b&quot; &lt;c"' in style.to_svg(drawn(), 'a "b" <c')
+
+
+def test_png_is_a_png():
+    assert style.to_png(drawn()).startswith(b"\x89PNG")
+
+
+def test_a_long_curve_is_thinned_and_keeps_its_extremes():
+    x = np.arange(100_000.0)
+    y = np.sin(x / 1000)
+    y[40_000], y[70_000] = 50.0, -50.0
+    thin_x, thin_y = charts.thin(x, y)
+    assert len(thin_x) < 2000 and thin_y.max() == 50 and thin_y.min() == -50
+    assert (np.diff(thin_x) > 0).all()
+
+
+def test_a_logarithmic_axis_is_chosen_by_the_spread():
+    assert charts.curves({"a": (X, np.exp(-X))}).get_yscale() == "log"
+    assert charts.curves({"a": (X, X)}).get_yscale() == "linear"
+
+
+def test_evidence_marks_diverged_runs_and_the_choice():
+    ax = charts.evidence(
+        (X + 1, X),
+        [(10, np.array([1.0, 2.0]), np.array([0.5, np.nan]))],
+        chosen=1.5,
+        interval=(1.2, 2.0),
+        edge=3.0,
+        ceiling=40.0,
+    )
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert labels == ["80 % interval", "ramp", "blows up from here", "short runs, 10 steps", "chosen: 1.5"]
+    assert any(line.get_marker() == "x" for line in ax.lines)
+    assert ax.get_ylim()[1] == pytest.approx(44.8)
