@@ -28,8 +28,8 @@ def draw(x: Sequence[float], y: Sequence[float], width: int = 64, height: int = 
 
     Examples:
         >>> print(draw([0, 1, 2, 3], [0, 1, 2, 3], width=4, height=2))
-        3 │⠀⠀⢀⠞
-        0 │⡰⠊⠀⠀
+        3 │⠀⠀⡠⠊
+        0 │⡠⠊⠀⠀
           └────
            0  3
     """

@@ -1,0 +1,80 @@
+"""The docs are true: every Python block runs, every public name, verb and finding is in them, every link leads somewhere."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lrkit
+from lrkit.cli import app
+from lrkit.doctor.diagnosis import _WORDS
+from lrkit.finder.suggestion import WORDS
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXT = "\n".join(page.read_text() for page in PAGES)
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if BLOCK.search(p.read_text())], ids=lambda p: p.name)
+def test_every_block_of_a_page_runs(page, tmp_path):
+    """One after the other, as a reader would, in an empty folder."""
+    code = "\n".join(BLOCK.findall(page.read_text()))
+    command = [sys.executable, "-W", "error", "-c", code]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=200)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("name", lrkit.__all__)
+def test_every_public_name_is_in_the_glossary(name):
+    assert re.search(rf"\b{name}\b", (ROOT / "docs" / "glossary.md").read_text())
+
+
+@pytest.mark.parametrize("verb", [command.name for command in app.registered_commands])
+def test_every_verb_and_its_options_are_documented(verb):
+    text = subprocess.run([sys.executable, "-m", "lrkit", verb, "--help"], capture_output=True, text=True, timeout=60).stdout
+    page = (ROOT / "docs" / "cli.md").read_text()
+    assert f"lrkit {verb}" in page
+    for option in set(re.findall(r"--[a-z-]+", text)) - {"--help"}:
+        assert option in TEXT, f"{verb} {option}"
+
+
+@pytest.mark.parametrize("code", [*_WORDS])
+def test_every_finding_is_documented(code):
+    assert f"`{code}`" in (ROOT / "docs" / "doctor.md").read_text()
+
+
+@pytest.mark.parametrize("status", [*WORDS])
+def test_every_status_is_documented(status):
+    assert f"| `{status}` |" in (ROOT / "docs" / "find.md").read_text()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_every_link_leads_somewhere(page):
+    prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    for target in re.findall(r"\]\(([^)#]+)\)", prose):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+def test_the_readme_begins_with_a_picture_and_exactly_two_commands():
+    text = (ROOT / "README.md").read_text()
+    first_block = re.search(r"^```\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    assert first_block is not None and first_block[1].split("\n") == ["make demo", "make test", ""]
+    assert text.index("![") < first_block.start()
+
+
+def test_docstring_examples_run():
+    """Every module's doctests."""
+    import doctest
+    import importlib
+    import pkgutil
+
+    failed, tried = 0, 0
+    for module in pkgutil.walk_packages(lrkit.__path__, "lrkit."):
+        if not module.name.endswith("__main__"):
+            result = doctest.testmod(importlib.import_module(module.name))
+            failed, tried = failed + result.failed, tried + result.attempted
+    assert failed == 0 and tried > 30
