@@ -172,26 +172,33 @@ class TestOnlyRealUpdatesCount:
 
     def test_a_distributed_checkpoints_dry_step_neither_counts_nor_moves(self):
         """get_optimizer_state_dict sets all rates to 0 and steps once, to create missing state."""
-        from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
+        from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 
         model, optimizer = build("adamw")
         attachment = attach(optimizer, lr="warmup 3 > cosine 9")
         before = model.weight.detach().clone()
         get_optimizer_state_dict(model, optimizer)
         assert attachment.step == 0 and torch.equal(model.weight, before)
-        reference = train(*self.fresh(), 0, STEPS)
-        assert train(model, optimizer, 0, 5) == reference[:5]
-        state, weights = get_optimizer_state_dict(model, optimizer), copy.deepcopy(model.state_dict())
-        model, optimizer = self.fresh()  # attach first, then load: the order that distributed checkpoints need
-        model.load_state_dict(weights)
-        set_optimizer_state_dict(model, optimizer, optim_state_dict=state)
-        assert train(model, optimizer, 5, STEPS) == reference[5:]
 
-    @staticmethod
-    def fresh():
-        model, optimizer = build("adamw")
-        attach(optimizer, lr="warmup 3 > cosine 9")
-        return model, optimizer
+    @pytest.mark.parametrize("name", ["momentum", "adamw", "adamw_fused"])
+    def test_distributed_checkpoints_resume_exactly_where_attach_comes_first(self, name):
+        """Cut at every step; the order attach, then load, which is the one that they allow."""
+        from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
+
+        whole, driven = build(name)
+        attach(driven, lr="warmup 3 > cosine 9")
+        reference = train(whole, driven, 0, STEPS)
+        for cut in range(1, STEPS + 1):
+            model, optimizer = build(name)
+            attach(optimizer, lr="warmup 3 > cosine 9")
+            assert train(model, optimizer, 0, cut) == reference[:cut]
+            state, weights = copy.deepcopy(get_optimizer_state_dict(model, optimizer)), copy.deepcopy(model.state_dict())
+            model, optimizer = build(name)
+            attach(optimizer, lr="warmup 3 > cosine 9")
+            model.load_state_dict(weights)
+            set_optimizer_state_dict(model, optimizer, optim_state_dict=state)
+            assert train(model, optimizer, cut, STEPS) == reference[cut:]
+            assert torch.equal(model.weight, whole.weight)
 
 
 class TestResume:

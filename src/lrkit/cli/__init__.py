@@ -1,7 +1,7 @@
 """The command line: one file a verb, each a few lines over a library call.
 
-Exit codes: 0 all well, 1 the doctor found something (or the finder nothing), 2 the input cannot be used. A refusal is one
-sentence on stderr, never a traceback; LRKIT_TRACEBACK=1 shows the whole, for those who debug a FILE.py.
+Exit codes: 0 all well, 1 the doctor found something (or the finder nothing), 2 the input cannot be used, 3 a bug of lrkit's. A
+refusal is one sentence on stderr, never a traceback; LRKIT_TRACEBACK=1 shows the whole, for those who debug a FILE.py.
 """
 
 import io
@@ -39,3 +39,9 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.stderr.write("lrkit: stopped\n")
         sys.exit(130)
+    except Exception as error:
+        if os.environ.get("LRKIT_TRACEBACK"):
+            raise
+        sys.stderr.write(f"lrkit: this is a bug in lrkit, not in your input: {type(error).__name__}: {error}. ")
+        sys.stderr.write("LRKIT_TRACEBACK=1 shows where; please report it.\n")
+        sys.exit(3)

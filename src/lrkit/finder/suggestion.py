@@ -19,7 +19,7 @@ WORDS: dict[str, str] = {
     "edge": "the best rate lies at the edge of what was tried; the optimum may be beyond",
     "noisy": "the differences between the rates are smaller than the noise of the loss",
     "budget": "the budget is too small for short runs, so this is a guess from the ramp alone",
-    "diverged": "the loss is not finite at any rate, from the start: look at the data and the loss, not at the rate",
+    "diverged": "the loss, or its validation, is not finite at any rate: look at the data and the loss, not at the rate",
 }
 
 
@@ -80,6 +80,8 @@ class Suggestion:
     @property
     def reason(self) -> str:
         """The status in words."""
+        if self.status == "budget" and not self.found:
+            return "the budget is too small to try anything"
         return WORDS[self.status]
 
     def apply(self, optimizer: Any) -> None:
