@@ -106,3 +106,38 @@ def test_help_lists_every_verb():
 def test_a_wrong_call_is_exit_code_2(arguments):
     result = lrkit(*arguments)
     assert result.returncode == 2 and "Traceback" not in result.stderr
+
+
+class TestWhatReviewersFound:
+    @pytest.mark.parametrize("line", ["[" * 100_000, '{"loss": ' + "1" * 400 + "}", '{"loss": 1e308}\n' * 50])
+    def test_hostile_lines(self, tmp_path, line):
+        (tmp_path / "log.jsonl").write_text('{"step": 0, "loss": 1.0}\n' + line + "\n")
+        for verb in ("doctor", "report"):
+            result = lrkit(verb, str(tmp_path / "log.jsonl"))
+            assert result.returncode in (0, 2) and "Traceback" not in result.stderr and "bug in lrkit" not in result.stderr, (
+                result
+            )
+
+    def test_names_that_no_system_takes(self):
+        refused(lrkit("doctor", "x" * 300), "cannot be read")
+        refused(lrkit("report", "x" * 300), "cannot be read")
+
+    def test_two_logs_in_one_folder_have_two_reports(self, tmp_path):
+        for name in ("a", "b"):
+            (tmp_path / f"{name}.csv").write_text("step,loss\n" + "".join(f"{t},{2 - t / 100}\n" for t in range(50)))
+            assert lrkit("report", str(tmp_path / f"{name}.csv")).returncode == 0
+        assert {p.name for p in tmp_path.glob("*.html")} == {"a.report.html", "b.report.html"}
+
+    def test_a_length_that_no_run_has(self):
+        refused(lrkit("schedule", "warmup 5% > cosine", "--total", "1" + "0" * 400), "must be a whole number of updates")
+
+    def test_epochs_need_no_total_where_they_are_all(self):
+        assert (
+            "over 20 updates: warmup 8 > cosine 12"
+            in lrkit("schedule", "warmup 2ep > cosine 3ep", "--steps-per-epoch", "4").stdout
+        )
+
+    def test_a_terminal_without_braille_shows_question_marks(self):
+        command = [sys.executable, "-m", "lrkit", "schedule", "cosine 10"]
+        result = subprocess.run(command, capture_output=True, text=True, env={"PYTHONIOENCODING": "ascii"}, timeout=60)
+        assert result.returncode == 0 and "?" in result.stdout

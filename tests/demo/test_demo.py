@@ -53,3 +53,16 @@ def test_does_not_begin_where_its_report_could_not_be_written(tmp_path: Path):
     with pytest.raises(FileError, match="no report of lrkit's"):
         run_demo(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_does_not_replace_runs_or_pictures_that_are_not_an_older_demos(tmp_path: Path):
+    Run({"loss": [1.0]}).save(tmp_path / "found")
+    with pytest.raises(FileError, match="is no older demo's"):
+        run_demo(tmp_path)
+    assert len(Run.load(tmp_path / "found")) == 1
+
+
+def test_a_place_that_is_no_folder_is_refused_at_once(tmp_path: Path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(FileError, match="cannot be written"):
+        run_demo(tmp_path / "file")

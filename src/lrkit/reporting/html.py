@@ -32,7 +32,8 @@ font:16px/1.5 system-ui,sans-serif}
 h1{font-size:1.6rem;margin:.2rem 0 .4rem}h2{font-size:1.2rem;margin:2.2rem 0 .6rem;border-bottom:1px solid var(--grid);
 padding-bottom:.25rem}h3{font-size:1rem;margin:0 0 .3rem}p{margin:.3rem 0}.quiet{color:var(--quiet)}
 section>.row{display:grid;grid-template-columns:minmax(0,3fr) minmax(0,2fr);gap:1.2rem;align-items:start}
-figure{margin:0}section>figure{max-width:54rem}figure svg{width:100%%;height:auto;display:block}svg text{font-family:system-ui,sans-serif}
+figure{margin:0}section>figure{max-width:54rem}
+figure svg{width:100%%;height:auto;display:block}svg text{font-family:system-ui,sans-serif}
 .card{background:var(--soft);border-left:4px solid var(--quiet);border-radius:4px;padding:.7rem .9rem;margin:0 0 .8rem;
 overflow-wrap:anywhere}
 .card.good{border-color:var(--good)}.card.bad{border-color:var(--bad)}.card ul{margin:.3rem 0;padding-left:1.1rem}
