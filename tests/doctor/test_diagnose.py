@@ -35,6 +35,9 @@ FAULTS = {
         lambda s: run(np.where(T < 3, 2.3, 2.31 + 3 * np.exp(-T / 12)) + noise(s, 0.01), 0.6 * WARM),
         "too_high_at_start", "too high",
     ),
+    "is thrown up by one update and stays at chance": (
+        lambda s: run(np.where(T == 1, 2.6, 2.3) + noise(s, 0.02), 0.4 * WARM), "too_high_at_start", "too high",
+    ),
     "falls fast, then jitters on one level": (
         lambda s: run(1.2 + 1.1 * np.exp(-T / 8) + noise(s, 0.15)), "too_high_later", "too high",
     ),

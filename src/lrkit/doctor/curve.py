@@ -27,6 +27,7 @@ class Curve:
         loss: (b,) mean loss of each block.
         lr: (b,) mean rate of each block, or None where the run has none.
         start: Loss before training: the first row, or the median of the first three if that is lower.
+        jolt: Highest single loss of the first tenth above the start, in units of the spread between neighbours.
         points: Finite losses in the run.
         nonfinite: First step of the tail whose loss is not finite, or None.
         last: Last step of the run.
@@ -36,6 +37,7 @@ class Curve:
     loss: Array
     lr: Array | None
     start: float
+    jolt: float
     points: int
     nonfinite: int | None
     last: int
@@ -107,6 +109,15 @@ class Curve:
         return float(np.max(lows)) - self.start, int(np.argmax(lows))
 
 
+def _jolt(values: Array) -> float:
+    """How far one of the first updates threw the loss up, in units of 1.05 · median |difference of neighbours|."""
+    if len(values) < FEWEST:
+        return 0.0
+    spread = 1.05 * float(np.median(np.abs(np.diff(values))))
+    above = float(np.max(values[1 : max(6, len(values) // 10)])) - float(min(values[0], np.median(values[:3])))
+    return above / spread if spread > 0 else 0.0
+
+
 def _held(rates: Array) -> Array:
     """Rates that are logged now and then, each held until the next."""
     known = np.flatnonzero(np.isfinite(rates))
@@ -136,7 +147,7 @@ def curve_of(run: Run) -> Curve:
     tail = _exploded(run, loss, seen)
     if len(seen) == 0:
         nothing = np.empty(0)
-        return Curve(nothing, nothing, None, float("nan"), 0, int(step[0]), int(step[-1]))
+        return Curve(nothing, nothing, None, float("nan"), 0.0, 0, int(step[0]), int(step[-1]))
     values, steps = loss[finite], step[finite]
     parts = np.array_split(np.arange(len(values)), min(BLOCKS, len(values)))
     rate = _held(run["lr"])[finite] if "lr" in run else np.full(len(values), np.nan)
@@ -146,6 +157,7 @@ def curve_of(run: Run) -> Curve:
         loss=np.array([values[part].mean() for part in parts]),
         lr=np.array([rate[part].mean() for part in parts]) if known else None,
         start=float(min(values[0], np.median(values[:3]))),
+        jolt=_jolt(values),
         points=len(values),
         nonfinite=int(step[tail[0]]) if len(tail) else None,
         last=int(step[-1]),

@@ -3,23 +3,28 @@
 from lrkit.doctor.curve import Curve, advised
 from lrkit.doctor.finding import Finding
 
+_JOLT = 6.0  # spreads: what noise alone does not do in a tenth of a run
+
 
 def too_high_at_start(curve: Curve) -> Finding | None:
-    """Three blocks in a row above the start within the first tenth, and an end that is not far below it.
+    """Three blocks in a row above the start within the first tenth, or one jolt far out of the noise, and never made up for.
 
-    A rise that is followed by a deep fall (a catapult) is no fault.
+    A rise that is followed by a deep fall (a catapult) is no fault; after a mere jolt the loss has to be stuck at its start.
     """
     height, block = curve.rise()
-    small = max(4 * curve.noise, 0.05 * curve.drop, 0.005 * abs(curve.start))
     fallen = (curve.start - curve.end) / abs(curve.start) if curve.start else 0.0
-    if height <= small or fallen > 0.5:
-        return None
     stuck = fallen < 0.05
+    risen = height > max(4 * curve.noise, 0.05 * curve.drop, 0.005 * abs(curve.start))
+    if fallen > 0.5 or not (risen or (stuck and curve.jolt > _JOLT)):
+        return None
+    if risen:
+        seen = f"it rises by {height:.3g} above its first value {curve.start:.4g} and ends at {curve.end:.4g}"
+    else:
+        seen = f"one of the first updates throws it up by {curve.jolt:.0f} times its noise, and it ends at {curve.end:.4g}"
     factor = 0.1 if stuck else 1 / 3
     return Finding(
         "too_high_at_start", "the loss rises in the first updates and never makes up for it: the rate is too high from the start",
-        0.95, (0, int(curve.steps[min(len(curve.steps) - 1, block + 2)])),
-        (f"it rises by {height:.3g} above its first value {curve.start:.4g} and ends at {curve.end:.4g}",),
+        0.95 if risen else 0.8, (0, int(curve.steps[min(len(curve.steps) - 1, block + 2)])), (seen,),
         () if curve.lr is not None else ("no rate in the log",),
         f"{advised(curve, factor)} and restart; if it rises again, lengthen the warm-up",
         "in the first tenth of the new run the loss falls below its first value", factor=factor, restart=0,
