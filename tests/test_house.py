@@ -40,6 +40,8 @@ def imports_of(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: imports are absolute"
             names |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+            if node.module == "lrkit":  # a public name stands for the room where it lives
+                names |= {lrkit._HOMES[alias.name][0] for alias in node.names if alias.name in lrkit._HOMES}
     return {name for name in names if name.split(".")[0] == "lrkit"}
 
 

@@ -200,3 +200,15 @@ class TestWhatReviewersFound:
     def test_hostile_lines_are_refused(self, line):
         with pytest.raises(FileError, match="line 2"):
             Run.from_text('{"lrkit_run": 1, "meta": {}}\n' + line + "\n")
+
+    def test_a_users_own_key_of_the_meta_is_kept(self, tmp_path):
+        run = Run({"loss": [1.0], "lr": [math.nan]}, {"columns": 12})
+        assert Run.load(run.save(tmp_path / "a.jsonl")) == run
+
+    def test_concat_joins_a_resumed_run(self):
+        first, second = Run({"step": [0, 1, 2], "loss": [3, 2, 9]}), Run({"step": [2, 3], "loss": [1.5, 1]})
+        assert first.concat(second)["loss"].tolist() == [3, 2, 1.5, 1]
+
+    def test_a_writer_that_wrote_nothing_leaves_nothing(self, tmp_path):
+        Writer(tmp_path / "a" / "b").close()
+        assert not list(tmp_path.iterdir())

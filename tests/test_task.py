@@ -265,3 +265,45 @@ def test_a_run_that_never_began_leaves_no_file(tmp_path):
         train(make(batches=list), out=tmp_path / "first")
     assert not list(tmp_path.rglob("*.jsonl"))
     train(make(), out=tmp_path / "first")
+
+
+def test_a_schedule_that_begins_or_ends_at_zero_loses_no_row():
+    for text in ("linear 5 > constant", "hold 3 at 0 > constant at 1", "constant at 0"):
+        run = train(make(), schedule=text)
+        assert len(run) == 12 and np.isfinite(run["loss"]).all()
+
+
+def test_epochs_are_named_rightly_where_their_last_call_makes_no_update():
+    lines, calls = [], []
+
+    def step(model, batch, optimizer):
+        value = loss(model, batch)
+        value.backward()
+        calls.append(1)
+        if len(calls) % 3 == 0:
+            optimizer.step()
+            optimizer.zero_grad()
+        return value
+
+    train(make(step=step, batches=lambda: list(X[:40].split(10)), steps=8), echo=lines.append)
+    assert [line.split()[1] for line in lines] == ["1", "2", "3", "4", "5", "6"]
+
+
+def test_an_optimizer_whose_step_calls_its_parents_takes_one_update_a_call():
+    class Careful(torch.optim.SGD):
+        def step(self, closure=None):
+            return super().step(closure)
+
+    def step(model, batch, optimizer):
+        optimizer.zero_grad()
+        value = loss(model, batch)
+        value.backward()
+        optimizer.step()
+        return value
+
+    assert len(train(make(step=step, optimizer=lambda p: Careful(p, lr=0.05)))) == 12
+
+
+def test_a_loss_module_is_refused_with_an_example():
+    with pytest.raises(InputError, match=r"Task\(loss=MSELoss\): loss takes the model and a batch"):
+        make(loss=nn.MSELoss())

@@ -6,12 +6,15 @@
     ├── StateError    (RuntimeError)  the right call at the wrong moment: attached twice, another schedule on resume
     └── MissingExtra  (ImportError)   an optional package is needed; the message holds the command that installs it
 
-A message has three beats: the call, the rule and what came, what to do. `whole` and `real` check the numbers that users pass.
+A message has three beats: the call, the rule and what came, what to do. `whole` and `real` check the numbers that users pass,
+`nearest_folder` the places that they want written.
 This module knows no other.
 """
 
 import math
+import tempfile
 from numbers import Integral
+from pathlib import Path
 
 
 class LrkitError(Exception):
@@ -92,6 +95,21 @@ def real(call: str, name: str, value: object, least: float | None = None, above:
 def reason(error: Exception) -> str:
     """Why the operating system refused, in its words."""
     return getattr(error, "strerror", None) or str(error)
+
+
+def nearest_folder(path: Path) -> Path:
+    """The folder that exists already, in or below which a file could be made; tried, without leaving anything behind.
+
+    Raises:
+        OSError: If no file could be made there.
+    """
+    folder = path.parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise NotADirectoryError(0, f"{str(folder)!r} is not a folder")
+    with tempfile.TemporaryFile(dir=folder):
+        return folder
 
 
 LARGEST = 2**53  # beyond, a float cannot tell one step from the next

@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lrkit.errors import LARGEST, FileError, InputError, reason
+from lrkit.errors import LARGEST, FileError, InputError, nearest_folder, reason
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -87,6 +87,8 @@ class Run(Mapping[str, Array]):
         return tuple(self._columns)
 
     def __getitem__(self, name: str) -> Array:
+        if not isinstance(name, str):
+            raise InputError(f"run[{name!r}]: columns are asked for by name, e.g. run['loss']; run.slice(0, 10) takes steps.")
         if name not in self._columns:
             raise KeyError(f"{name!r} is not a column of this run; it has {', '.join(self._columns)}")
         return self._columns[name]
@@ -122,6 +124,11 @@ class Run(Mapping[str, Array]):
         keep = (self["step"] >= low) & (self["step"] < high)
         return Run({name: column[keep] for name, column in self._columns.items()}, self.meta)
 
+    def concat(self, later: Run) -> Run:
+        """This run up to where `later` begins, then `later`: a training that was resumed, in one piece, with the later meta."""
+        before = self.slice(stop=int(later["step"][0])) if len(later) else self
+        return Run.from_rows([*before.rows(), *later.rows()], self.meta | later.meta)
+
     def observed(self, name: str) -> tuple[Array, Array]:
         """(steps, values) of the rows where this column is finite."""
         keep = np.isfinite(self[name])
@@ -155,7 +162,7 @@ class Run(Mapping[str, Array]):
         """
         if (np.diff(self["step"]) == 0).any():
             raise InputError("Run.save: two rows have the same step, which a file cannot keep apart. Renumber them.")
-        with Writer(path, self.meta | {"columns": list(self.columns)}) as writer:
+        with Writer(path, self.meta, self.columns) as writer:
             writer.start()
             for row in self.rows():
                 writer.append(row)
@@ -187,11 +194,12 @@ class Run(Mapping[str, Array]):
         Raises:
             FileError: If it is not the text of one run of lrkit's.
         """
-        lines = [line for line in text.splitlines() if line.strip()]
+        lines = [line for line in text.split("\n") if line.strip()]
         if not lines:
             raise FileError(f"{call}: the file is empty. Was the run ever started?")
         meta: dict[str, Any] = {}
         rows: dict[float, Row] = {}
+        columns: list[str] = []
         for number, line in enumerate(lines, 1):
             try:
                 entry = json.loads(line)
@@ -201,6 +209,7 @@ class Run(Mapping[str, Array]):
                     raise FileError(f"{call}: written by a newer lrkit (format {entry['lrkit_run']}). Upgrade lrkit to read it.")
                 if isinstance(entry.get("meta"), dict):
                     meta.update(entry["meta"])
+                    columns += [str(name) for name in entry.get("columns", ())]
                 else:
                     row = {name: float(value) for name, value in entry.items()}
                     rows.setdefault(row["step"], {}).update(row)
@@ -210,14 +219,18 @@ class Run(Mapping[str, Array]):
                 if number == len(lines) > 1 and not text.endswith("\n"):
                     break  # torn by a kill: the rows before it are whole
                 raise FileError(f"{call}: line {number} is not a line of one lrkit run. Remove it if it is damaged.") from error
-        return cls.from_rows(rows.values(), meta)
+        try:
+            return cls.from_rows(rows.values(), meta, columns)
+        except InputError as error:
+            raise FileError(f"{call}: {error}") from error
 
     @classmethod
-    def from_rows(cls, rows: Iterable[Mapping[str, float]], meta: Mapping[str, Any] | None = None) -> Run:
-        """A run from one mapping a row; what a row lacks becomes NaN."""
-        rows, meta = list(rows), dict(meta or {})
-        known = meta.pop("columns", None) or ["step"]
-        names = dict.fromkeys([*known, *(name for row in rows for name in row)])
+    def from_rows(
+        cls, rows: Iterable[Mapping[str, float]], meta: Mapping[str, Any] | None = None, columns: Iterable[str] = ("step",)
+    ) -> Run:
+        """A run from one mapping a row; what a row lacks becomes NaN. `columns` are there in any case."""
+        rows = list(rows)
+        names = dict.fromkeys([*columns, *(name for row in rows for name in row)])
         return cls({name: [row.get(name, math.nan) for row in rows] for name in names}, meta)
 
     def plot(self, ax: Axes | None = None, name: str = "loss") -> Axes:
@@ -259,19 +272,20 @@ class Writer:
     Args:
         path: A new folder, or a new file whose name ends in ``.jsonl``.
         meta: What holds for the whole run: plain JSON values, and NumPy's numbers.
+        columns: Names that are there even if no row has a value for them.
 
     Raises:
         FileError: If the file exists already (nothing is written over), or the place cannot hold one.
         InputError: If `meta` cannot be written as JSON.
     """
 
-    def __init__(self, path: str | Path, meta: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, path: str | Path, meta: Mapping[str, Any] | None = None, columns: Iterable[str] = ("step",)) -> None:
         self.path = Path(path) if Path(path).suffix == ".jsonl" else Path(path) / FILE_NAME
-        self._header = _json({"lrkit_run": _VERSION, "meta": dict(meta or {})})
+        self._header = _json({"lrkit_run": _VERSION, "columns": list(columns), "meta": dict(meta or {})})
         self._file: IO[str] | None = None
         try:
             taken = self.path.exists()
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            nearest_folder(self.path)
         except (OSError, ValueError) as error:
             raise FileError(f"{str(self.path)!r} cannot be written: {reason(error)}. Choose another place.") from error
         if taken:
@@ -285,6 +299,7 @@ class Writer:
         """
         if self._file is None:
             try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
                 self._file = self.path.open("x", encoding="utf-8")
             except OSError as error:
                 raise FileError(f"{str(self.path)!r} cannot be written: {reason(error)}. Choose another place.") from error

@@ -9,11 +9,13 @@ whoever holds one of them (a compiled step, a scaler, an attached schedule) neve
 
 from __future__ import annotations
 
+import queue
 import random
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -167,18 +169,18 @@ def capture_loader(batches: Any, seen: dict[int, Restore]) -> Restore:
     cannot be rewound, an iterator that the loader holds, is not found out.
     """
     parts: list[Restore] = []
-    queue, met = [(batches, 0)], set[int]()
-    while queue:
-        part, depth = queue.pop()
-        if id(part) in met or depth > _DEEP or isinstance(part, type | nn.Module | Tensor | np.ndarray):
+    waiting, met = [(batches, 0)], set[int]()
+    while waiting:
+        part, depth = waiting.pop()
+        if id(part) in met or depth > _DEEP or isinstance(part, _NO_PARTS):
             continue
         met.add(id(part))
         if isinstance(part, list | tuple):
-            queue += [(item, depth + 1) for item in part[:_FEW]]
+            waiting += [(item, depth + 1) for item in part[:_FEW]]
         elif isinstance(part, _GENERATORS):
             parts.append(capture(part, seen))
-        elif hasattr(part, "__dict__") and not callable(getattr(part, "__code__", None)):
-            queue += [(value, depth + 1) for value in vars(part).values() if not isinstance(value, _PLAIN)]
+        elif hasattr(part, "__dict__"):
+            waiting += [(value, depth + 1) for value in vars(part).values() if not isinstance(value, _PLAIN)]
             parts.append(_capture_attributes(part, seen))
             if hasattr(part, "state_dict") and hasattr(part, "load_state_dict"):
                 parts.append(partial(part.load_state_dict, part.state_dict()))
@@ -186,16 +188,17 @@ def capture_loader(batches: Any, seen: dict[int, Restore]) -> Restore:
 
 
 _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+_NO_PARTS = (type, nn.Module, Tensor, np.ndarray, ModuleType, FunctionType, MethodType, queue.Queue)
 _FEW = 64  # longer lists hold data, not parts of a loader
 
 
 def _capture_attributes(part: Any, seen: dict[int, Restore]) -> Restore:
     """Attributes, index lists and containers; the data itself is kept but not copied: nobody trains it."""
     attributes = vars(part)
-    if attributes.get("_iterator") is not None:
-        # Persistent workers: a new epoch would reset the iterator that its owner may be in the middle of.
-        attributes["_iterator"] = None
     kept = {name: _capture_attribute(value, seen) for name, value in attributes.items()}
+    if attributes.get("_iterator") is not None:
+        # Persistent workers: a new epoch would reset the iterator that its owner may be in the middle of. It comes back.
+        attributes["_iterator"] = None
     return lambda: _refill(attributes, attributes.update, {name: restore() for name, restore in kept.items()})
 
 

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from lrkit.binding.attach import attach, attached
-from lrkit.binding.record import BASE, skipped, unshare, write
-from lrkit.errors import InputError, real, whole
+from lrkit.binding.record import set_lr, skipped
+from lrkit.errors import InputError, whole
 from lrkit.gauges.watch import Watch, watch
 from lrkit.run import Run
 from lrkit.schedules.base import Schedule
@@ -64,6 +64,7 @@ class Task:
             if not callable(value) and not (value is None and name in ("step", "validate")):
                 hint = f"Pass lambda: {name}." if name in ("model", "batches") else "Pass a function."
                 raise InputError(f"Task({name}=…): {name} must be a function, got {type(value).__name__}. {hint}")
+        check_loss_function("Task", self.loss)
         object.__setattr__(self, "steps", whole("Task", "steps", self.steps, what="a whole number of updates"))
 
 
@@ -87,7 +88,7 @@ def train(
         schedule: What drives the rate over the task's steps.
         seed: Of Python's, NumPy's and torch's generators, whose own states are put back afterwards.
         out: Folder for ``run.jsonl``, which must not hold one yet.
-        echo: Called with a line an epoch: epoch, step, rate, loss.
+        echo: Called with a line an epoch: epoch, step, rate, mean loss.
         progress: Called with (updates done, updates in all).
 
     Returns:
@@ -133,6 +134,17 @@ def train(
         restore()
 
 
+def check_loss_function(call: str, loss: object) -> None:
+    """Refuse a loss module such as ``CrossEntropyLoss()``: it takes scores and labels, not the model and a batch.
+
+    Raises:
+        InputError: If `loss` is a module, or no function.
+    """
+    if isinstance(loss, nn.Module) or not callable(loss):
+        example = "lambda model, batch: criterion(model(batch[0]), batch[1])"
+        raise InputError(f"{call}(loss={type(loss).__name__}): loss takes the model and a batch. E.g. {example}.")
+
+
 def make(task: Task) -> tuple[nn.Module, torch.optim.Optimizer, Iterable[Any]]:
     """What a task's factories make: model, optimizer, batches.
 
@@ -160,7 +172,9 @@ def _loop(
     progress: Callable[[int, int], object] | None,
 ) -> None:
     """Go through the updates: amend the rows, validate at each epoch's end, stop where the loss is no longer finite."""
+    losses: list[Tensor] = []  # of this epoch
     for update in loop:
+        losses.append(update.loss)
         w.amend(loss=update.loss, epoch=update.epoch)
         # Each look at the loss waits for the device, so between the first updates and an epoch's end it is rare.
         looked = update.step < 10 or update.step % 10 == 0 or update.ends_epoch or update.step == task.steps - 1
@@ -176,7 +190,8 @@ def _loop(
         if (update.ends_epoch or last) and echo is not None:
             row = w.last
             val = f"  val_loss {row['val_loss']:.4f}" if "val_loss" in row else ""
-            echo(f"epoch {update.epoch + 1:3d}  step {update.step + 1:5d}  rate {row['lr']:.3g}  loss {row['loss']:.4f}{val}")
+            mean, losses = float(torch.stack(losses).mean()), []
+            echo(f"epoch {update.epoch + 1:3d}  step {update.step + 1:5d}  rate {row['lr']:.3g}  loss {mean:.4f}{val}")
         if progress is not None:
             progress(update.step + 1, task.steps)
         if not finite:
@@ -215,27 +230,47 @@ def updates(
         raise InputError("batches: an iterator can be read only once. Pass what makes it: a list, a DataLoader.")
     if not model.training:
         model.train()  # single parts in another mode are meant so
-    made = [0]
-    handle = optimizer.register_step_post_hook(lambda o, *_: made.__setitem__(0, made[0] + (not skipped(o))))
+    made = _Made(optimizer)
     try:
         done = epoch = 0
         losses: list[Tensor] = []
-        ended = False
+        ended: int | None = None  # the epoch that has ended since the last update
         while done < steps:
             for batch, last in _marked(batches):
-                before = made[0]
+                before = made.updates
                 losses.append(_one_call(model, optimizer, loss, batch, step))
-                ended = ended or last
-                _check_made(made[0] - before, len(losses), step)
-                if made[0] == before and step is not None:
+                ended = epoch if last and ended is None else ended
+                _check_made(made.updates - before, len(losses), step)
+                if made.updates == before and step is not None:
                     continue
-                yield Update(done, epoch, losses[0] if len(losses) == 1 else torch.stack(losses).mean(), ended)
-                done, losses, ended = done + 1, [], False
+                mean = losses[0] if len(losses) == 1 else torch.stack(losses).mean()
+                yield Update(done, epoch if ended is None else ended, mean, ended is not None)
+                done, losses, ended = done + 1, [], None
                 if done == steps:
                     return
             epoch += 1
     finally:
-        handle.remove()
+        made.close()
+
+
+class _Made:
+    """Counts the updates that an optimizer really makes: once where step() calls its parent's, not where a scaler skips."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.updates, self._armed = 0, False
+        self._handles = [optimizer.register_step_pre_hook(self._before), optimizer.register_step_post_hook(self._after)]
+
+    def _before(self, _optimizer: torch.optim.Optimizer, _args: object, _kwargs: object) -> None:
+        self._armed = True
+
+    def _after(self, optimizer: torch.optim.Optimizer, _args: object, _kwargs: object) -> None:
+        self.updates += self._armed and not skipped(optimizer)
+        self._armed = False
+
+    def close(self) -> None:
+        """Take the hooks away."""
+        for handle in self._handles:
+            handle.remove()
 
 
 _PATIENCE = 1000  # calls of a `step` without an update
@@ -338,33 +373,3 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-
-
-def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set the first group's rate, and the others' in the same proportion.
-
-    Raises:
-        InputError: If `lr` is not a finite number above 0, or the first group's rate is 0.
-    """
-    lr = real("train", "lr", lr, above=0.0)
-    unshare(optimizer, "lr")
-    bases = rates_of(optimizer)
-    for group, base in zip(optimizer.param_groups, bases, strict=True):
-        write(group, "lr", lr * (base / bases[0]))
-
-
-def rates_of(optimizer: torch.optim.Optimizer) -> list[float]:
-    """Each group's base rate: the one on an attachment's record, else the present one.
-
-    Raises:
-        InputError: If one is missing, negative or not finite, or the first is 0.
-    """
-    rates = []
-    for i, group in enumerate(optimizer.param_groups):
-        value = group.get(BASE + "lr", group.get("lr"))
-        if value is None:
-            raise InputError(f"the optimizer's group {i} has no lr. Only an optimizer with a learning rate can be given one.")
-        rates.append(real("the optimizer", f"lr of group {i}", value, least=0.0))
-    if rates[0] == 0:
-        raise InputError("the first group's rate is 0, so the other groups have no ratio to it. Give it any rate above 0.")
-    return rates

@@ -25,7 +25,7 @@ def task_file(tmp_path: Path, loss: str = "loss", batches: str = "list(X.split(1
 
 
 def test_find_says_the_rate_and_writes_a_report(tmp_path):
-    result = lrkit("find", task_file(tmp_path), "--budget", "0.5", "--out", str(tmp_path / "find.html"))
+    result = lrkit("find", task_file(tmp_path), "--budget", "1", "--out", str(tmp_path / "find.html"))
     assert result.returncode == 0, result
     assert result.stdout.startswith("rate ") and "updates at" in result.stdout
     assert "<svg" in (tmp_path / "find.html").read_text()

@@ -27,7 +27,7 @@ def test_finds_trains_and_diagnoses(made):
     assert [d.rate for d in demo.diagnoses.values()] == ["ok", "too high", "too low"]
     found, high, low = (accuracy(d.run) for d in demo.diagnoses.values())
     assert found > 0.97 and found > low and found > high
-    assert len(lines) == 15 and shares == sorted(shares) and shares[-1] == 1.0
+    assert len(lines) == 16 and lines[0].startswith("found rate") and shares == sorted(shares) and shares[-1] == 1.0
 
 
 def test_writes_a_report_and_pictures_and_the_runs(made):

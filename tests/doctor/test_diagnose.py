@@ -165,3 +165,29 @@ class TestWhatReviewersFound:
     def test_what_is_no_run_is_refused(self, what):
         with pytest.raises(InputError, match="needs a Run"):
             diagnose(what)
+
+    @pytest.mark.parametrize("rows", [1000, 10_000, 50_000])
+    def test_flat_noise_is_not_accused_however_long_the_log(self, rows):
+        wrong = 0
+        for seed in range(40):
+            flat = Run({"loss": 2.3 + noise(seed, 0.1, rows), "lr": np.full(rows, 0.1)})
+            wrong += diagnose(flat).rate in ("diverged", "too high")
+        assert wrong <= 1, f"{wrong} of 40"
+
+    def test_a_loss_that_is_logged_now_and_then_does_not_explode_between(self):
+        sparse = np.where(T % 10 == 0, slide(60) + noise(0), math.nan)
+        assert diagnose(run(sparse)).rate in ("ok", "cannot tell")
+
+    def test_steps_are_counted_from_where_the_log_begins(self):
+        late = Run({"step": 90_000 + T, "loss": np.where(T < 20, 2.0, math.nan), "lr": np.full(N, 0.1)})
+        finding = diagnose(late).findings[0]
+        assert finding.restart == 90_000 and finding.factor == 0.1
+
+    def test_the_advice_names_a_rate_that_was_used(self):
+        slow = FAULTS["is slow all along"][0](0)["loss"]
+        cyclic = np.where(T % 4 == 0, 0.1, 0.01)
+        assert diagnose(run(slow, cyclic)).advised_lr in (pytest.approx(0.3), pytest.approx(1.0))
+
+    def test_a_range_test_is_refused(self):
+        with pytest.raises(InputError, match="this is a range test"):
+            diagnose(Run({"loss": [1.0] * 50}, {"kind": "range_test"}))

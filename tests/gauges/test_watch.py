@@ -178,3 +178,39 @@ class TestRefusals:
     def test_an_interval_below_one(self):
         with pytest.raises(InputError, match=r"watch\(every=0\)"):
             watch(*build(), every=0)
+
+
+class TestRatesOfZero:
+    """An update at rate 0 is an update; only a distributed checkpoint's dry step, which has no gradient, is none."""
+
+    @pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
+    @pytest.mark.parametrize(
+        "text", ["hold 3 at 0 > constant at 1", "linear 5 > constant", "constant at 0", "warmup 2 > hold 4 at 0"]
+    )
+    def test_are_counted_by_watch_and_attachment_alike(self, kind, text):
+        model, optimizer = build(kind)
+        attachment = attach(optimizer, lr=text)
+        with watch(model, optimizer) as w:
+            for x in DATA[:10]:
+                w.record(loss=one(model, optimizer, x))
+                optimizer.step()
+        assert attachment.step == len(w.run) == 10
+        assert w.run["lr"].tolist() == [attachment.values(step=t)[0]["lr"] for t in range(10)]
+
+    def test_a_dry_step_is_no_row(self):
+        from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
+
+        model, optimizer = build()
+        with watch(model, optimizer) as w:
+            get_optimizer_state_dict(model, optimizer)
+            one(model, optimizer, DATA[0])
+            optimizer.step()
+        assert len(w.run) == 1
+
+
+def test_norms_of_mixed_and_half_precision_do_not_overflow():
+    from lrkit.gauges.quantities import total_norm
+
+    half = torch.full((300,), 3e4, dtype=torch.float16)
+    assert float(total_norm([half])) == pytest.approx(3e4 * 300**0.5, rel=1e-3)
+    assert float(total_norm([half.bfloat16(), torch.ones(4, dtype=torch.float64)])) == pytest.approx(3e4 * 300**0.5, rel=1e-2)

@@ -89,3 +89,20 @@ def test_names_are_matched_by_meaning_and_the_first_wins():
 def test_every_reader_hands_on_what_is_not_its_own(tmp_path):
     path = write(tmp_path, "nothing that anybody writes")
     assert [reader(path, path.read_text()) for reader in READERS] == [None] * len(READERS)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["step,loss\r1,2\r2,1\r", '{"loss": 1}\n{"step": 0, "acc": 1}\n{"step": 1, "acc": 1}\n', "a" * 140_000 + ",b\n1,2\n"],
+    ids=["old Mac's lines", "no step beside a loss", "a huge header"],
+)
+def test_odd_files_are_read_or_refused_in_a_sentence(tmp_path, text):
+    try:
+        assert len(read(write(tmp_path, text, "odd"))) == 2
+    except FileError as error:
+        assert "read(" in str(error)
+
+
+def test_a_console_log_is_not_taken_for_a_table(tmp_path):
+    with pytest.raises(FileError, match="no reader knows this file"):
+        read(write(tmp_path, "Overriding config with a.py, and b.py:\niter 0: loss 3.2\niter 1: loss 3.1\n", "out.log"))

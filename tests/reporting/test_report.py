@@ -74,7 +74,7 @@ def test_what_cannot_be_shown_is_refused(subject, tmp_path):
 class TestTerminal:
     def test_a_curve_has_its_numbers_at_its_corners(self):
         lines = draw(list(range(101)), [t * t for t in range(101)], width=20, height=5).splitlines()
-        assert lines[0].startswith("10000 │") and lines[4].startswith("    0 │") and lines[-1].split() == ["0", "100"]
+        assert lines[0].startswith("1e+04 │") and lines[4].startswith("    0 │") and lines[-1].split() == ["0", "100"]
         assert len({len(line) for line in lines[:5]}) == 1
 
     def test_marks_stand_below_their_steps(self):

@@ -193,3 +193,7 @@ class TestWhatReviewersFound:
     def test_parts_that_are_none_are_refused(self, make):
         with pytest.raises(InputError, match=r"Join|Segment"):
             make()
+
+    @pytest.mark.parametrize(("text", "total"), [("warmup 97% > cosine 3%", 10), ("warmup 98% > hold 1% > cosine 1%", 40)])
+    def test_short_shares_that_are_rounded_up_take_from_the_longest(self, text, total):
+        assert parse(text).resolve(total=total).steps == total

@@ -268,6 +268,7 @@ class Attachment:
             len(zeros) == len(groups) == len(self._written)
             and all(w is not z for w, z in zip(self._written, zeros, strict=True))
             and all(float(z) == 0.0 for z in zeros)
+            and record.without_gradient(self._optimizer)
         )
 
     # -- the record -----------------------------------------------------------------------------------------------------
@@ -337,7 +338,7 @@ class Attachment:
         return base
 
     def _check_history(self, groups: Groups, step: int | None) -> None:
-        if any("initial_lr" in group for group in groups):
+        if "lr" in self.schedules and any("initial_lr" in group for group in groups):
             raise StateError(_FOREIGN)
         if step is None:
             self._check_record(groups, record.has_updates(self._optimizer.state), "attach(optimizer)")
@@ -349,7 +350,7 @@ class Attachment:
             if there is not None and there != here:
                 raise StateError(
                     f"{call}: the optimizer's record is of another schedule. It was {there!r}, now it is {here!r}. Attach the "
-                    "first one, or detach before you change it."
+                    "first one, or say attach(…, step=updates done) to go on with the new one."
                 )
         if updates and groups and record.STEP not in groups[0]:
             raise StateError(

@@ -14,6 +14,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from lrkit.errors import InputError, real
+
 STEP, SPEC, BASE = "lrkit_step", "lrkit_spec", "lrkit_base_"
 
 
@@ -75,7 +77,43 @@ def owners(optimizer: torch.optim.Optimizer) -> list[Any]:
     return [hook.owner for hook in hooks if hasattr(hook, "owner")]
 
 
+def without_gradient(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether no parameter has a gradient, or only zeros: as in the dry step of torch's distributed checkpoints."""
+    grads = (p.grad for group in optimizer.param_groups for p in group["params"])
+    return not any(grad is not None and bool(grad.any()) for grad in grads)
+
+
 def skipped(optimizer: torch.optim.Optimizer) -> bool:
     """Whether the update was not made: under GradScaler a fused kernel skips it, and the hook fires all the same."""
     found_inf = getattr(optimizer, "found_inf", None)
     return isinstance(found_inf, Tensor) and bool(found_inf.item())
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the first group's rate, and the others' in the same proportion.
+
+    Raises:
+        InputError: If `lr` is not a finite number above 0, or the first group's rate is 0.
+    """
+    lr = real("train", "lr", lr, above=0.0)
+    unshare(optimizer, "lr")
+    bases = rates_of(optimizer)
+    for group, base in zip(optimizer.param_groups, bases, strict=True):
+        write(group, "lr", lr * (base / bases[0]))
+
+
+def rates_of(optimizer: torch.optim.Optimizer) -> list[float]:
+    """Each group's base rate: the one on an attachment's record, else the present one.
+
+    Raises:
+        InputError: If one is missing, negative or not finite, or the first is 0.
+    """
+    rates = []
+    for i, group in enumerate(optimizer.param_groups):
+        value = group.get(BASE + "lr", group.get("lr"))
+        if value is None:
+            raise InputError(f"the optimizer's group {i} has no lr. Only an optimizer with a learning rate can be given one.")
+        rates.append(real("the optimizer", f"lr of group {i}", value, least=0.0))
+    if rates[0] == 0:
+        raise InputError("the first group's rate is 0, so the other groups have no ratio to it. Give it any rate above 0.")
+    return rates

@@ -31,4 +31,5 @@ def command(
             f"[bold]{label.replace('-', ' '):12s}[/] rate {rate:.3g}: accuracy [bold {colour}]{accuracy(diagnosis.run):.1%}[/]"
         )
         console.print(str(diagnosis) + "\n", markup=False)
-    console.print(f"[bold]report[/]    {demo.report}   (open it in a browser; pictures beside it)")
+    console.print("report", style="bold", end="    ")
+    console.print(f"{demo.report}   (open it in a browser; pictures beside it)", markup=False)

@@ -41,6 +41,6 @@ def command(
         loss = f"{trial.loss:.4g}" if trial.loss == trial.loss else "diverged"
         console.print(f"  {trial.steps:5d} updates at {trial.lr:8.3g}: loss {loss}")
     if out is not None:
-        console.print(f"report {report(suggestion, out)}")
+        console.print(f"report {report(suggestion, out)}", markup=False)
     if not suggestion.found:
         raise typer.Exit(1)

@@ -20,4 +20,4 @@ def command(
     place = Path(run)
     ours = place.is_dir() or place.name == FILE_NAME
     beside = (place if place.is_dir() else place.parent) / "report.html" if ours else place.with_suffix(".report.html")
-    console.print(f"report {report(loaded, out or beside, title=f'lrkit: {place.name}')}")
+    console.print(f"report {report(loaded, out or beside, title=f'lrkit: {place.name}')}", markup=False)

@@ -7,6 +7,7 @@ from typing import Protocol
 from rich.console import Console
 
 console = Console(highlight=False, soft_wrap=True)
+notes = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 class Tell(Protocol):
@@ -27,7 +28,7 @@ def progress_bar(first: str) -> Iterator[Tell]:
         TaskProgressColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True, highlight=False), transient=True) as bar:
+    with Progress(*columns, console=notes, transient=True) as bar:
         line = bar.add_task(first, total=1.0)
 
         def tell(what: str, share: float) -> None:

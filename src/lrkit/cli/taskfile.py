@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from lrkit.task import Task
 
 
+_HOUSE = Path(__file__).resolve().parents[1]
+
+
 def load_task(path: str) -> Task:
     """The task that a file defines.
 
@@ -68,6 +71,8 @@ def user_code(path: str) -> Iterator[None]:
     except BaseException as error:
         name = str(Path(path).resolve())
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).resolve() == Path(name)]
+        if not frames and _HOUSE in Path(traceback.extract_tb(error.__traceback__)[-1].filename).resolve().parents:
+            raise  # ours, not the user's
         line = frames[-1].lineno if frames else getattr(error, "lineno", None)
         where = f"{path}:{line}" if line else path
         raise FileError(

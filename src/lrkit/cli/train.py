@@ -25,4 +25,4 @@ def command(
         run = train(task, lr, schedule, seed, out, echo=console.print, progress=lambda done, of: tell("training", done / of))
     console.print(f"\n{diagnose(run)}", markup=False)
     if out is not None:
-        console.print(f"run {out}   (lrkit report {out} draws it)")
+        console.print(f"run {out}   (lrkit report {out} draws it)", markup=False)

@@ -16,7 +16,7 @@ from lrkit.demo.digits import task
 from lrkit.doctor.diagnosis import Diagnosis, diagnose
 from lrkit.errors import FileError
 from lrkit.figures.charts import curves
-from lrkit.figures.style import BLUE, ORANGE, PINK, new_figure, to_png
+from lrkit.figures.style import PALETTE, new_figure, to_png
 from lrkit.finder.search import find
 from lrkit.finder.suggestion import Suggestion
 from lrkit.reporting.html import Item, free_for_report, report, write_whole
@@ -56,7 +56,7 @@ def run_demo(
     Args:
         out: Folder for the report, the pictures and the three runs; an older demo's files there are replaced.
         seed: Of everything.
-        echo: Called with each line of the training with the found rate: epoch, rate, loss.
+        echo: Called with the found rate, then with each line of the training with it: epoch, rate, loss.
         tell: Called with (what it is doing, share of the whole that is done).
 
     Returns:
@@ -77,6 +77,8 @@ def _run(folder: Path, seed: int, echo: Callable[[str], object] | None, tell: Te
     job = task()
     parts = len(LABELS) + 1
     suggestion = find(job, budget=BUDGET, seed=seed, progress=lambda done, of: tell("finding the rate", done / of / parts))
+    if echo is not None:
+        echo(f"found {suggestion}\ntraining with it, under {SCHEDULE}:")
     template = parse(SCHEDULE)
     schedule = template if isinstance(template, Schedule) else template.resolve(job.steps)
     diagnoses: dict[str, Diagnosis] = {}
@@ -164,7 +166,7 @@ def _overview(suggestion: Suggestion, diagnoses: dict[str, Diagnosis]) -> Figure
     suggestion.plot(left)
     left.set_title(f"find: rate {suggestion.lr:.2g}", loc="left")
     lines = {f"{d.run.meta['base_lr']:.2g}: {d.rate}": d.run.smooth("loss") for d in diagnoses.values()}
-    colors = dict(zip(lines, (BLUE, ORANGE, PINK), strict=True))
+    colors = dict(zip(lines, PALETTE[: len(lines)], strict=True))
     curves(lines, right, ylabel="loss", log_y=True, colors=colors)
     right.set_title("train, watch, diagnose: the same net at three rates", loc="left")
     return figure

@@ -15,6 +15,8 @@ from lrkit.run import Run
 
 Array = NDArray[np.float64]
 BLOCKS = 100
+_FIRST = 50  # updates among which a jolt is looked for: among more, noise alone throws one up
+_HEAD = 200  # rows that tell how noisy a single one is at the start
 FEWEST = 30  # points below which no rule speaks
 
 
@@ -27,9 +29,12 @@ class Curve:
         loss: (b,) mean loss of each block.
         lr: (b,) mean rate of each block, or None where the run has none.
         start: Loss before training: the first row, or the median of the first three if that is lower.
-        jolt: Highest single loss of the first tenth above the start, in units of the spread between neighbours.
+        spread: Between neighbouring rows at the start of the log: what a single loss, such as the first, may be off by.
+        peak: The highest rate of any row, or None where the run has none.
+        jolt: Highest single loss of the first tenth, 50 rows at most, above the start, in units of the spread between neighbours.
         points: Finite losses in the run.
         nonfinite: First step of the tail whose loss is not finite, or None.
+        first: First step of the run.
         last: Last step of the run.
     """
 
@@ -37,9 +42,12 @@ class Curve:
     loss: Array
     lr: Array | None
     start: float
+    spread: float
+    peak: float | None
     jolt: float
     points: int
     nonfinite: int | None
+    first: int
     last: int
 
     @property
@@ -60,12 +68,7 @@ class Curve:
     @property
     def noise(self) -> float:
         """Spread of one block around its neighbours: 1.05 · median |difference|."""
-        return 1.05 * float(np.median(np.abs(np.diff(self.loss)))) if len(self.loss) > 1 else 0.0
-
-    @property
-    def peak(self) -> float | None:
-        """The highest rate."""
-        return None if self.lr is None else float(np.max(self.lr))
+        return _spread(self.loss)
 
     @property
     def decays(self) -> bool:
@@ -91,16 +94,25 @@ class Curve:
         Returns:
             The line's fall as a share of the whole drop, positive where the loss falls; and its t value.
         """
-        x = self.travelled
-        high = x[-1] if self.lr is None else x[np.flatnonzero(self.lr >= 0.5 * np.max(self.lr))[-1]]
-        keep = (x >= since * high) & (x <= high)
-        if int(keep.sum()) < 5:
+        x, keep = self.travelled, self._high(since)
+        if int(keep.sum()) < 5 or np.ptp(x[keep]) == 0:
             return 0.0, 0.0
         x, y = x[keep], self.loss[keep]
         slope, level = np.polyfit(x - x.mean(), y, 1)
         residual = y - (slope * (x - x.mean()) + level)
         error = float(residual.std()) / max(float(np.sqrt(((x - x.mean()) ** 2).sum())), 1e-300)
         return float(-slope * (x[-1] - x[0])) / self.drop, float(-slope) / max(error, 1e-300)
+
+    def stretch(self, since: float) -> tuple[int, int]:
+        """(first, last) step of what `trend` looks at."""
+        steps = self.steps[self._high(since)]
+        return int(steps[0]), int(steps[-1])
+
+    def _high(self, since: float) -> NDArray[np.bool_]:
+        """(b,) the blocks on the way travelled at a high rate, after a share `since` of it."""
+        x = self.travelled
+        last = len(x) - 1 if self.lr is None else int(np.flatnonzero(self.lr >= 0.5 * np.max(self.lr))[-1])
+        return np.asarray((x >= since * x[last]) & (np.arange(len(x)) <= last))
 
     def rise(self) -> tuple[float, int]:
         """(height, block) of the highest stretch of three blocks in the first tenth (six at least), above the start."""
@@ -109,12 +121,17 @@ class Curve:
         return float(np.max(lows)) - self.start, int(np.argmax(lows))
 
 
+def _spread(values: Array) -> float:
+    """1.05 · median |difference of neighbours|: the standard deviation, if they are independent and normal."""
+    return 1.05 * float(np.median(np.abs(np.diff(values)))) if len(values) > 1 else 0.0
+
+
 def _jolt(values: Array) -> float:
     """How far one of the first updates threw the loss up, in units of 1.05 · median |difference of neighbours|."""
     if len(values) < FEWEST:
         return 0.0
-    spread = 1.05 * float(np.median(np.abs(np.diff(values))))
-    above = float(np.max(values[1 : max(6, len(values) // 10)])) - float(min(values[0], np.median(values[:3])))
+    spread = _spread(values)
+    above = float(np.max(values[1 : max(6, min(_FIRST, len(values) // 10))])) - float(min(values[0], np.median(values[:3])))
     return above / spread if spread > 0 else 0.0
 
 
@@ -147,7 +164,7 @@ def curve_of(run: Run) -> Curve:
     tail = _exploded(run, loss, seen)
     if len(seen) == 0:
         nothing = np.empty(0)
-        return Curve(nothing, nothing, None, float("nan"), 0.0, 0, int(step[0]), int(step[-1]))
+        return Curve(nothing, nothing, None, float("nan"), 0.0, None, 0.0, 0, int(step[0]), int(step[0]), int(step[-1]))
     values, steps = loss[finite], step[finite]
     parts = np.array_split(np.arange(len(values)), min(BLOCKS, len(values)))
     rate = _held(run["lr"])[finite] if "lr" in run else np.full(len(values), np.nan)
@@ -157,25 +174,30 @@ def curve_of(run: Run) -> Curve:
         loss=np.array([values[part].mean() for part in parts]),
         lr=np.array([rate[part].mean() for part in parts]) if known else None,
         start=float(min(values[0], np.median(values[:3]))),
+        spread=_spread(values[:_HEAD]),
+        peak=float(np.max(rate)) if known else None,
         jolt=_jolt(values),
         points=len(values),
         nonfinite=int(step[tail[0]]) if len(tail) else None,
+        first=int(step[0]),
         last=int(step[-1]),
     )
 
 
 def _exploded(run: Run, loss: Array, seen: NDArray[np.intp]) -> NDArray[np.intp]:
-    """The rows after the last finite loss in which the loss exploded; a row that carries something else just lacks one.
+    """The rows after the last finite loss in which the loss exploded; a row that merely lacks one does not count.
 
-    An infinite loss was surely seen. A NaN may stand for a gap: it counts where the row has no finite value but step, epoch, rate
-    and gradient, and not where only a few such rows trail a whole log.
+    An infinite loss was surely seen. A NaN may be a gap: where the row carries another measure (a validation), and where gaps of
+    this length are usual in the log, because the loss is logged now and then.
     """
     about_training = ("step", "epoch", "loss", "lr", "grad_norm", "update_ratio")
     others = [run[name] for name in run.columns if name not in about_training and not name.startswith("lr/")]
     carries = np.isfinite(others).any(axis=0) if others else np.zeros(len(run), bool)
     after = np.arange(len(run)) > (seen[-1] if len(seen) else -1)
-    explosion = after & ~np.isfinite(loss) & ~(carries & np.isnan(loss))
-    return np.flatnonzero(explosion)
+    usual = int(np.max(np.diff(seen), initial=1)) - 1
+    if len(seen) and int(after.sum()) <= usual and not np.isinf(loss[after]).any():
+        return np.empty(0, dtype=np.intp)
+    return np.flatnonzero(after & ~np.isfinite(loss) & ~(carries & np.isnan(loss)))
 
 
 def advised(curve: Curve, factor: float) -> str:

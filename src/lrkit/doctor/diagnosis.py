@@ -121,6 +121,8 @@ def diagnose(run: Run) -> Diagnosis:
     """
     if not isinstance(run, Run):
         raise InputError(f"diagnose({type(run).__name__}): needs a Run. lrkit.read(path) makes one of a log.")
+    if run.meta.get("kind") == "range_test":
+        raise InputError("diagnose(run): this is a range test, which is made to blow up. Diagnose a training.")
     curve = curve_of(run)
     missing = ("lr",) if curve.lr is None else ()
     findings = [finding for rule in RULES if _speaks(rule, curve) and (finding := rule(curve)) is not None]
@@ -148,10 +150,10 @@ def _no_progress(curve: Curve) -> Finding | None:
     """Hardly any drop and no trend: a rate far too low, a symmetry plateau and a broken loss all look like this."""
     falls, t = curve.trend(since=0.0)
     fallen = curve.start - curve.end
-    if fallen > max(6 * curve.noise, 0.02 * abs(curve.start)) or (falls > 0.5 and t > 5):
+    if fallen > max(3 * curve.noise, 0.02 * abs(curve.start)) or (falls > 0.3 and t > 4):
         return None
     return Finding(
-        "cannot_tell", "the loss has not moved: far too low a rate, a plateau and broken data all look like this", 1.0,
+        "cannot_tell", "the loss moves less than its noise: far too low a rate, a plateau, broken data look alike", 1.0,
         (int(curve.steps[0]), curve.last), (f"it begins at {curve.start:.4g} and ends at {curve.end:.4g}",), (),
         "search the rate with lrkit.find; if it finds none, look at the data and the labels",
         "the loss leaves its first level",

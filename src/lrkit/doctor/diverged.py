@@ -17,12 +17,13 @@ def diverged(curve: Curve) -> Finding | None:
         )  # fmt: skip
     above = curve.end - curve.start
     exploded = curve.nonfinite is not None
-    if not exploded and not (above > max(4 * curve.noise, 0.02 * abs(curve.start)) and len(curve.loss) >= 5):
+    if not exploded and not (above > max(4 * curve.noise, 4 * curve.spread, 0.02 * abs(curve.start)) and len(curve.loss) >= 5):
         return None
     since = curve.nonfinite if exploded else int(curve.steps[int(curve.loss.argmin())])
     assert since is not None, "an explosion has a step"
-    early = since <= 0.1 * max(1, curve.last)
-    factor, restart = (0.1, 0) if early else (1 / 3, max(0, int(since - 0.05 * curve.last)))
+    length = max(1, curve.last - curve.first)
+    early = since - curve.first <= 0.1 * length
+    factor, restart = (0.1, curve.first) if early else (1 / 3, max(curve.first, int(since - 0.05 * length)))
     seen = (
         f"the loss is not finite from step {since} on"
         if exploded

@@ -36,8 +36,14 @@ class Finding:
         """The confidence in a word: certain, likely or possible."""
         return "certain" if self.confidence >= 0.95 else "likely" if self.confidence >= 0.6 else "possible"
 
+    @property
+    def accuses(self) -> bool:
+        """Whether it names a fault; "cannot tell" does not."""
+        return self.code != "cannot_tell"
+
     def __str__(self) -> str:
-        lines = [f"{self.code} ({self.sure}, {self.confidence:.0%}): {self.sentence}"]
+        sure = f" ({self.sure}, {self.confidence:.0%})" if self.accuses else ""
+        lines = [f"{self.code}{sure}: {self.sentence}"]
         lines += [f"  for:     {line}" for line in self.evidence]
         lines += [f"  against: {line}" for line in self.counter]
         lines += [f"  do:      {self.advice}", f"  verify:  {self.verify}"]

@@ -14,7 +14,7 @@ def too_high_at_start(curve: Curve) -> Finding | None:
     height, block = curve.rise()
     fallen = (curve.start - curve.end) / abs(curve.start) if curve.start else 0.0
     stuck = fallen < 0.05
-    risen = height > max(4 * curve.noise, 0.05 * curve.drop, 0.005 * abs(curve.start))
+    risen = height > max(4 * curve.noise, 4 * curve.spread, 0.05 * curve.drop, 0.005 * abs(curve.start))
     if fallen > 0.5 or not (risen or (stuck and curve.jolt > _JOLT)):
         return None
     if risen:
@@ -24,8 +24,8 @@ def too_high_at_start(curve: Curve) -> Finding | None:
     factor = 0.1 if stuck else 1 / 3
     return Finding(
         "too_high_at_start", "the loss rises in the first updates and never makes up for it: the rate is too high from the start",
-        0.95 if risen else 0.8, (0, int(curve.steps[min(len(curve.steps) - 1, block + 2)])), (seen,),
+        0.95 if risen else 0.8, (curve.first, int(curve.steps[min(len(curve.steps) - 1, block + 2)])), (seen,),
         () if curve.lr is not None else ("no rate in the log",),
         f"{advised(curve, factor)} and restart; if it rises again, lengthen the warm-up",
-        "in the first tenth of the new run the loss falls below its first value", factor=factor, restart=0,
+        "in the first tenth of the new run the loss falls below its first value", factor=factor, restart=curve.first,
     )  # fmt: skip

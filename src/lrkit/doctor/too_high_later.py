@@ -17,7 +17,7 @@ def too_high_later(curve: Curve) -> Finding | None:
     flat = next(i for i, loss in enumerate(curve.loss) if loss < curve.start - 0.8 * curve.drop)
     since = int(curve.steps[flat])
     return Finding(
-        "too_high_later", "the loss falls fast, then jitters on one level: the rate is too high for what is left to learn", 0.65,
+        "too_high_later", "the loss falls fast, then jitters on one level: the rate is too high for what is left to learn", 0.8,
         (since, curve.last),
         (
             f"{early:.0%} of the drop is made in the first tenth, {max(falls, 0):.1%} of it in the last third",

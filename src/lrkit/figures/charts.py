@@ -124,7 +124,7 @@ def evidence(
     """
     ax = axes_or_new(ax)
     if interval is not None:
-        ax.axvspan(*interval, color=GREEN, alpha=0.15, lw=0, label="80 % interval")
+        ax.axvspan(*interval, color=GREEN, alpha=0.15, lw=0, label="interval")
     ax.plot(*ramp, color=INK, lw=0.8, alpha=0.45, label="ramp")
     if edge is not None:
         ax.axvline(edge, color=ORANGE, lw=1, ls=":", label="blows up from here")

@@ -111,7 +111,7 @@ def to_png(figure: Figure, dpi: int = 160) -> bytes:
 
 @styled
 def to_svg(figure: Figure, label: str) -> str:
-    """The figure as an SVG element that scales, follows the page's colours, and can stand beside others in one page.
+    """The figure as an SVG element that scales, follows a page's colours where it has them, and can stand beside others.
 
     Args:
         figure: What to draw.
@@ -129,7 +129,7 @@ def to_svg(figure: Figure, label: str) -> str:
     prefix = blake2b((label + svg).encode(), digest_size=4).hexdigest()
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>f{prefix}-", svg)
     for colour, name in _VARIABLES.items():
-        svg = svg.replace(colour, f"var(--{name})")
+        svg = svg.replace(colour, f"var(--{name},{colour})")
     escaped = label.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
     return re.sub(r'<svg ([^>]*?)width="[^"]*"', f'<svg role="img" aria-label="{escaped}" \\1', svg, count=1).replace(
         f'height="{figure.get_figheight() * 72:g}pt"', "", 1

@@ -17,11 +17,11 @@ import torch
 from torch import nn
 
 from lrkit.binding.attach import attached
-from lrkit.binding.record import BASE, owners, unshare, write
+from lrkit.binding.record import BASE, owners, rates_of, unshare, write
 from lrkit.errors import InputError
 from lrkit.schedules.base import Schedule
-from lrkit.snapshot import Restore, capture_module, capture_optimizer, preserved
-from lrkit.task import Loss, Step, Validate, rates_of, seed_everything, updates, validation
+from lrkit.snapshot import Restore, capture_module, capture_optimizer, capture_random, preserved
+from lrkit.task import Loss, Step, Validate, check_loss_function, seed_everything, updates, validation
 
 _MAX_CACHED = 4096  # batches kept in memory; beyond, they come round again
 
@@ -45,6 +45,7 @@ class Bench:
         seed: Of every run.
         limit: What may be spent, in updates.
         progress: Called with (spent, limit).
+        follow: Whether an attached schedule of the rate shapes the runs; else `schedule` does.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Bench:
         seed: int,
         limit: float,
         progress: Callable[[float, float], object] | None = None,
+        follow: bool = True,
     ) -> None:
         self.model, self.optimizer, self.loss, self.validate = model, optimizer, loss, validate
         self.schedule, self.steps, self.limit = schedule, steps, limit
@@ -69,9 +71,11 @@ class Bench:
         self._source: Iterator[Any] | None = None
         self._epoch_began = 0
         self._start: list[Restore] = []
-        self._attachment = attached(optimizer)
+        self._attachment, self._follow = attached(optimizer), follow
+        self._loader_random: Restore | None = None
         if isinstance(batches, Iterator):
             raise InputError("batches: an iterator can be read only once. Pass what makes it: a list, a DataLoader.")
+        check_loss_function("find", loss)
         self.bases = rates_of(optimizer)
 
     @contextmanager
@@ -108,8 +112,9 @@ class Bench:
         """
         for restore in self._start:
             restore()
+        batches = self._cached(length)
         seed_everything(self._seed)
-        loop = updates(self.model, self.optimizer, self.loss, self._cached(length), length, self._step)
+        loop = updates(self.model, self.optimizer, self.loss, batches, length, self._step)
         with closing(loop):
             for t in range(length):
                 # The middle of the stretch of the real run that this update stands for.
@@ -156,7 +161,7 @@ class Bench:
         # Every module counts, so that a validate that calls a part of the model is not free; parts within parts do not.
         hooks: list[Any] = []
         for module in self.model.modules():
-            hooks += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
+            hooks += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave, always_call=True)]
         try:
             value = validation(self.validate, self.model)["val_loss"]
         finally:
@@ -172,7 +177,8 @@ class Bench:
                 for key in self._attachment.schedules:
                     own = self._attachment.schedule_of(key, group)
                     if key == "lr":
-                        factor = 1.0 if own is None else own(at)
+                        if self._follow:
+                            factor = 1.0 if own is None else own(at)
                     elif own is not None and BASE + key in group:
                         write(group, key, own(at) * group[BASE + key])
             write(group, "lr", lr * factor * base / self.bases[0])
@@ -180,6 +186,9 @@ class Bench:
     def _cached(self, length: int) -> list[Any]:
         """The first `length` batches, the same for every run; read once, over as many epochs as it takes."""
         wanted = min(length, _MAX_CACHED)
+        if len(self._cache) < wanted:
+            # The loader goes on with random numbers of its own, so that no run sees what another drew.
+            seed_everything(self._seed) if self._loader_random is None else self._loader_random()
         while len(self._cache) < wanted:
             before = len(self._cache)
             if self._source is None:
@@ -190,4 +199,5 @@ class Bench:
                 if len(self._cache) == before == self._epoch_began:
                     raise InputError("find: the batches yielded nothing, so there is nothing to train on. Is the data set empty?")
                 self._epoch_began = len(self._cache)
+            self._loader_random = capture_random()
         return self._cache[:wanted]

@@ -92,12 +92,12 @@ def blown_up(losses: list[float]) -> int | None:
 
     "Well above" is 4 spreads of the early losses and a quarter of the drop so far: nothing depends on the loss's scale or offset.
     """
-    for i, loss in enumerate(losses):
-        if not math.isfinite(loss):
-            return i
+    seen = np.array(losses)
+    if not np.isfinite(seen).all():
+        return int(np.argmin(np.isfinite(seen)))
     if len(losses) < 8:
         return None
     level, spread = noise_of(losses[: max(8, len(losses) // 3)])
-    smooth = [float(np.median(losses[max(0, i - 1) : i + 2])) for i in range(len(losses))]
-    limit = level + 4 * spread + 0.25 * max(0.0, level - min(smooth))
+    smooth = np.median(np.stack([seen[:-2], seen[1:-1], seen[2:]]), axis=0)
+    limit = level + 4 * spread + 0.25 * max(0.0, level - float(smooth.min()))
     return len(losses) - 3 if min(losses[-3:]) > limit else None

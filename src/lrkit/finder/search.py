@@ -91,14 +91,15 @@ def find(
     shape, steps = _plan(optimizer, schedule, steps, batches)
     budget = real("find", "budget", budget, above=0.0)
     max_steps = None if max_steps is None else whole("find", "max_steps", max_steps)
-    bench = Bench(model, optimizer, loss, batches, shape, steps, step, validate, seed, budget * steps, progress)
+    follow = schedule is None  # the attached one, where there is one
+    bench = Bench(model, optimizer, loss, batches, shape, steps, step, validate, seed, budget * steps, progress, follow)
     started = time.perf_counter()
     with bench.open():
         search = _Search(bench, min(max_steps or steps, steps))
         try:
             answer = search.go()
         except OutOfBudget:
-            answer = search.nothing("budget")
+            answer = search.so_far()
     context = {
         "schedule": str(shape), "horizon": steps, "bases": bench.bases, "seed": seed, "budget": budget,
         "validated": validate is not None, "edge": search.edge, "untrained_loss": search.untrained,
@@ -189,10 +190,11 @@ class _Search:
             return self.nothing("diverged")
         if moved == 0:
             return self.nothing("flat")
-        # Two rungs of short runs, the second 2.5 times as long, on what a ramp leaves; where that is too little, a ramp alone.
+        # Two rungs of short runs, the second 2.5 times as long and with one run kept for going on where the best is the last; on
+        # what a ramp leaves. Where that is too little, a ramp alone.
         updates = int(min(60, max(_SHORTEST_RAMP, 0.15 * bench.limit)))
-        free = bench.left - updates - (_FIRST + _SECOND) * self._one_validation
-        short = int(min(free / (_FIRST + 2.5 * _SECOND), self.longest / 2.5))
+        free = bench.left - updates - (_FIRST + _SECOND + 1) * self._one_validation
+        short = int(min(free / (_FIRST + 2.5 * (_SECOND + 1)), self.longest / 2.5))
         if short < _SHORTEST_RUN:
             updates = int(min(100, bench.left))
         if updates < _SHORTEST_RAMP:
@@ -209,6 +211,12 @@ class _Search:
             # Batches that differ more than a ramp can gain: the short runs may still tell.
             self.turn = (self.edge or float(self.seen["lr"][-1])) / 10
         return self._from_runs(short)
+
+    def so_far(self) -> _Answer:
+        """What can be said where the budget ended early: from the finished runs, else from the ramp, else nothing."""
+        if self._best(max((trial.steps for trial in self.trials), default=0)) is not None:
+            return self._choose(max(trial.steps for trial in self.trials))
+        return self._from_ramp() if self.turn is not None and len(self.seen) else self.nothing("budget")
 
     def nothing(self, status: Status) -> _Answer:
         """No rate found: the untouched one."""
@@ -305,7 +313,9 @@ class _Search:
             width = min(_SPACING, max(0.15, _SPACING * math.sqrt(_CLOSE * (self.untrained - best.loss) / curve)))
         cliff = inside and not math.isfinite(above)
         x -= _DRIFT * math.log10(self.bench.steps / best.steps) + (_NEAR_CLIFF if cliff else _CAUTION)
-        return _Answer(10**x, 10 ** (x - width), 10 ** (x + width), "ok" if inside else "edge")
+        tried = math.log10(best.lr)  # the interval reaches from below the choice to above the best that was tried
+        low, high = min(x, tried) - width, max(x, tried) + width
+        return _Answer(10**x, 10**low, 10**high, "ok" if inside else "edge")
 
 
 def _norm(tensors: list[Tensor]) -> float:

@@ -16,9 +16,9 @@ Status = Literal["ok", "flat", "edge", "noisy", "budget", "diverged"]
 WORDS: dict[str, str] = {
     "ok": "short runs of the real schedule agree on a best rate, with worse ones on both sides",
     "flat": "the loss is the same at every rate that was tried, so none is better",
-    "edge": "the best rate lies at the edge of what was tried; the optimum may be beyond",
+    "edge": "the longest short runs were still best at the last rate tried; the optimum may be beyond",
     "noisy": "the differences between the rates are smaller than the noise of the loss",
-    "budget": "the budget is too small for short runs, so this is a guess from the ramp alone",
+    "budget": "too small for short runs, so this is a guess from the ramp alone; a larger budget decides",
     "diverged": "the loss, or its validation, is not finite at any rate: look at the data and the loss, not at the rate",
 }
 
@@ -75,7 +75,7 @@ class Suggestion:
     @property
     def found(self) -> bool:
         """Whether `lr` is an answer, not the rate that was there before."""
-        return self.status in ("ok", "edge") or (self.status == "budget" and len(self.ramp) > 0)
+        return self.status in ("ok", "edge") or (self.status == "budget" and self.factor != 1.0)
 
     @property
     def reason(self) -> str:
@@ -93,8 +93,7 @@ class Suggestion:
             StateError: If nothing was found: the status says why.
         """
         from lrkit.binding.attach import attached
-        from lrkit.binding.record import BASE, unshare, write
-        from lrkit.task import rates_of
+        from lrkit.binding.record import BASE, rates_of, unshare, write
 
         if not self.found:
             raise StateError(f"Suggestion.apply: there is no rate to apply (status {self.status!r}): {self.reason}.")
@@ -141,4 +140,4 @@ class Suggestion:
         cost = f"{self.cost:.2f} training runs ({self.steps} updates, {self.seconds:.1f} s)"
         if not self.found:
             return f"no rate found ({self.status}): {self.reason}; the rate stays {self.lr:.3g}; cost {cost}"
-        return f"rate {self.lr:.3g} (80 % interval {self.low:.2g} – {self.high:.2g}); {self.status}: {self.reason}; cost {cost}"
+        return f"rate {self.lr:.3g} (interval {self.low:.2g} – {self.high:.2g}); {self.status}: {self.reason}; cost {cost}"

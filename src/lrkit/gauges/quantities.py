@@ -18,11 +18,11 @@ def total_norm(tensors: Sequence[Tensor]) -> Tensor:
     if not tensors:
         return torch.zeros(())
     # Squares of half-precision numbers overflow: they are summed in float32.
+    wide = any(t.dtype == torch.float64 for t in tensors)
     low = any(t.dtype in (torch.float16, torch.bfloat16) for t in tensors)
-    norms = torch._foreach_norm(list(tensors), 2.0, dtype=torch.float32 if low else None)
-    total: Tensor = torch.linalg.vector_norm(
-        torch.stack([n.to(norms[0].device, torch.promote_types(n.dtype, torch.float32)) for n in norms])
-    )
+    norms = torch._foreach_norm(list(tensors), 2.0, dtype=torch.float32 if low and not wide else None)
+    kind = torch.float64 if any(norm.dtype == torch.float64 for norm in norms) else torch.float32
+    total: Tensor = torch.linalg.vector_norm(torch.stack([norm.to(norms[0].device, kind) for norm in norms]))
     return total
 
 

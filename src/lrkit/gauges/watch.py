@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lrkit.binding.record import has_updates, owned, skipped
+from lrkit.binding.record import has_updates, owned, skipped, without_gradient
 from lrkit.errors import InputError, StateError, whole
 from lrkit.gauges.quantities import total_norm, update_ratio
 from lrkit.run import Run, Writer
@@ -237,7 +237,8 @@ class Watch:
 
 def _dry(optimizer: torch.optim.Optimizer) -> bool:
     """Whether this is a distributed checkpoint's step with all rates at 0, which only creates missing state."""
-    return all(float(g.get("lr", 1.0)) == 0 for g in optimizer.param_groups) and not has_updates(optimizer.state)
+    at_rest = all(float(group.get("lr", 1.0)) == 0 for group in optimizer.param_groups)
+    return at_rest and not has_updates(optimizer.state) and without_gradient(optimizer)
 
 
 def _dense(grad: Tensor) -> Tensor:

@@ -62,6 +62,8 @@ def run_of(path: str, rows: Iterable[Mapping[str, Any]], meta: Mapping[str, Any]
         if lacking > len(out) // 2:
             raise FileError(f"read({path!r}): {lacking} of {len(out)} rows have no step. Give each row one, or none.")
         out = [row for row in out if math.isfinite(row.get("step", math.nan))]
+    if not any("loss" in row for row in out):
+        raise FileError(f"read({path!r}): no row with a loss has a step. Give each row one, or none.")
     while "loss" not in out[-1]:
         out.pop()  # a summary or an evaluation after the last update: not a loss that exploded
     if any(after["step"] < before["step"] for before, after in pairwise(out)):

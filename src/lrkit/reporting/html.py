@@ -5,7 +5,6 @@ Knows what the values of the house say of themselves. Computes nothing.
 
 from __future__ import annotations
 
-import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from lrkit.doctor.diagnosis import Diagnosis, diagnose
 from lrkit.doctor.finding import Finding
-from lrkit.errors import FileError, InputError, reason
+from lrkit.errors import FileError, InputError, nearest_folder, reason
 from lrkit.figures.style import CSS_DARK, CSS_LIGHT, figure_of, new_figure, to_svg
 from lrkit.finder.suggestion import Suggestion
 from lrkit.reporting.panels import compare, loss_and_rate
@@ -96,7 +95,7 @@ def free_for_report(place: str | Path) -> Path:
     try:
         folder, there = path.is_dir(), path.exists()
         ours = there and path.is_file() and _is_report(path)
-        _nearest_folder(path)
+        nearest_folder(path)
     except (OSError, ValueError) as error:
         raise FileError(f"report(…, {str(path)!r}) cannot be written: {reason(error)}. Choose another place.") from error
     if folder:
@@ -109,17 +108,6 @@ def free_for_report(place: str | Path) -> Path:
 def _is_report(path: Path) -> bool:
     with path.open("rb") as file:
         return _MARK.encode() in file.read(1000)
-
-
-def _nearest_folder(path: Path) -> None:
-    """Find out whether a file could be made there, without leaving anything behind."""
-    folder = path.parent
-    while not folder.exists():
-        folder = folder.parent
-    if not folder.is_dir():
-        raise NotADirectoryError(0, f"{str(folder)!r} is not a folder")
-    with tempfile.TemporaryFile(dir=folder):
-        pass
 
 
 def write_whole(path: str | Path, content: bytes) -> Path:
@@ -161,7 +149,13 @@ def _section(heading: str, item: Item) -> str:
         return _diagnosis(heading, item)
     if isinstance(item, list | tuple) and item and all(isinstance(run, Run) for run in item):
         return f"<figure>{to_svg(compare(item), f'{heading}: loss and rate')}</figure>"
-    raise InputError(f"report: {heading!r} is {type(item).__name__}; it must be a Run, Suggestion, Diagnosis or Schedule.")
+    kinds = "a Run, Suggestion, Diagnosis, Schedule (resolve a Template first) or a list of Runs; name several in a mapping"
+    raise InputError(f"report: cannot show {_kind(item)}; it must be {kinds}.")
+
+
+def _kind(item: object) -> str:
+    inside = ", ".join(sorted({type(one).__name__ for one in item})) if isinstance(item, list | tuple) else ""
+    return f"a {type(item).__name__} of {inside or 'nothing'}" if isinstance(item, list | tuple) else f"a {type(item).__name__}"
 
 
 def _row(figure: str, text: str) -> str:
@@ -172,11 +166,10 @@ def _suggestion(suggestion: Suggestion) -> str:
     kind = "good" if suggestion.status == "ok" else "bad"
     interval = f"{suggestion.low:.2g} – {suggestion.high:.2g}" if suggestion.found else "none"
     facts = {
-        "80 % interval": interval,
+        "interval": interval,
         "status": f"{suggestion.status}: {suggestion.reason}",
         "cost": f"{suggestion.cost:.2f} training runs ({suggestion.steps} updates)",
         "for": f"{suggestion.context.get('schedule', '')}, {suggestion.context.get('horizon', '')} updates",
-        "cyclical": f"between {suggestion.base_lr:.2g} and {suggestion.max_lr:.2g}",
     }
     rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items())
     head = f"rate {suggestion.lr:.3g}" if suggestion.found else f"no rate found; it stays {suggestion.lr:.3g}"
@@ -205,13 +198,15 @@ def _diagnosis(heading: str, diagnosis: Diagnosis) -> str:
 
 
 def _card(finding: Finding) -> str:
+    tag = f'<span class="tag">{finding.sure}, {finding.confidence:.0%}</span>' if finding.accuses else ""
     listed = "".join(f"<li>{escape(line)}</li>" for line in finding.evidence)
-    listed += "".join(f'<li class="quiet">but: {escape(line)}</li>' for line in finding.counter)
+    listed += "".join(f'<li class="quiet">against: {escape(line)}</li>' for line in finding.counter)
     return (
-        f'<div class="card bad"><span class="tag">{finding.sure}, {finding.confidence:.0%}</span>'
+        f'<div class="card bad">{tag}'
         f"<h3>{escape(finding.code.replace('_', ' '))}</h3><p>{escape(finding.sentence)}</p><ul>{listed}</ul>"
         f"<p><b>Do:</b> {escape(finding.advice)}.</p>"
-        f'<p class="quiet">Verify: {escape(finding.verify)}. Steps {finding.window[0]}–{finding.window[1]}.</p></div>'
+        f'<p class="quiet">Verify: {escape(finding.verify)}.</p>'
+        f'<p class="quiet">Seen in steps {finding.window[0]}–{finding.window[1]}.</p></div>'
     )
 
 
@@ -226,8 +221,3 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 
 def _numeric(column: int) -> str:
     return ' class="n"' if column else ""
-
-
-def number(value: float) -> str:
-    """A number for a table: four digits, or a dash where there is none."""
-    return f"{value:.4g}" if math.isfinite(value) else "–"

@@ -32,6 +32,7 @@ def compare(runs: Sequence[Run], name: str = "loss") -> Figure:
     """Several runs' smoothed loss, and their rates on a logarithmic axis below; ``meta["label"]`` names each."""
     figure = new_figure(width=6.2, height=3.8, rows=2, sharex=True)
     labels = [str(run.meta.get("label", f"run {i + 1}")) for i, run in enumerate(runs)]
+    labels = [label if labels.count(label) == 1 else f"{label} ({i + 1})" for i, label in enumerate(labels)]
     colors = {label: PALETTE[i % len(PALETTE)] for i, label in enumerate(labels)}
     both = [(label, run) for label, run in zip(labels, runs, strict=True) if name in run]
     curves(
@@ -39,7 +40,6 @@ def compare(runs: Sequence[Run], name: str = "loss") -> Figure:
         figure.axes[0],
         xlabel="",
         ylabel=name,
-        log_y=True,
         colors=colors,
     )
     rates = {label: run.observed("lr") for label, run in both if "lr" in run}

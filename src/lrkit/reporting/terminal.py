@@ -7,13 +7,13 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-from lrkit.schedules.easing import number_text
-
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))  # bit of each dot, by row and column
 _BLANK = 0x2800
 
 
-def draw(x: Sequence[float], y: Sequence[float], width: int = 64, height: int = 12, mark: Sequence[float] = ()) -> str:
+def draw(
+    x: Sequence[float], y: Sequence[float], width: int = 64, height: int = 12, mark: Sequence[float] = (), log: bool = False
+) -> str:
     """Draw a curve.
 
     Args:
@@ -22,6 +22,7 @@ def draw(x: Sequence[float], y: Sequence[float], width: int = 64, height: int = 
         width: Characters, without the labels.
         height: Lines.
         mark: x positions to mark below the axis.
+        log: Draw y logarithmically where every value is positive and they are more than a factor of 20 apart.
 
     Returns:
         Lines joined by newlines; a sentence where no value is finite.
@@ -36,6 +37,8 @@ def draw(x: Sequence[float], y: Sequence[float], width: int = 64, height: int = 
     points = [(float(a), float(b)) for a, b in zip(x, y, strict=True) if math.isfinite(b)]
     if not points:
         return "(nothing to draw: no finite value)"
+    log = log and min(b for _, b in points) > 0 and max(b for _, b in points) > 20 * min(b for _, b in points)
+    points = [(a, math.log10(b)) for a, b in points] if log else points
     first, last = points[0][0], points[-1][0]
     low, high = min(b for _, b in points), max(b for _, b in points)
     across, up = (2 * width - 1) / ((last - first) or 1.0), (4 * height - 1) / ((high - low) or 1.0)
@@ -43,7 +46,7 @@ def draw(x: Sequence[float], y: Sequence[float], width: int = 64, height: int = 
     cells = [[0] * width for _ in range(height)]
     for column, row in _joined(dots):
         cells[row // 4][column // 2] |= _DOTS[row % 4][column % 2]
-    top, bottom = _label(high), _label(low)
+    top, bottom = (_label(10**v if log else v) for v in (high, low))
     margin = max(len(top), len(bottom))
     names = [top, *[""] * (height - 2), bottom]
     out = [f"{name:>{margin}} │{''.join(chr(_BLANK + c) for c in line)}" for name, line in zip(names, cells, strict=True)]
@@ -66,4 +69,4 @@ def _joined(dots: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
 
 
 def _label(value: float) -> str:
-    return number_text(float(f"{value:.3g}"))
+    return f"{value:.3g}"

@@ -98,7 +98,7 @@ class Template:
         return built[0] if len(built) == 1 else Join(*built)
 
     def _known(self, total: int | None, steps_per_epoch: int | None) -> list[int]:
-        """Each stage's steps, 0 for the rest of the run. Percentages are rounded at their ends, so that together they fit."""
+        """Each stage's steps, 0 for the rest of the run. Percentages are rounded at their ends, so that they fit together."""
         out, exact, done = [], 0.0, 0
         for stage in self.stages:
             length = 0.0 if stage.duration is None else stage.duration.exact(total, steps_per_epoch)
@@ -108,6 +108,13 @@ class Template:
             done += steps
             if stage.duration is None or stage.duration.unit != "%":
                 exact = float(done)
+        # Short stages are rounded up to one step; what that makes too much is taken from the longest percentage.
+        shares = {
+            i: stage.duration.amount for i, stage in enumerate(self.stages) if stage.duration and stage.duration.unit == "%"
+        }
+        if total is not None and len(shares) == len(self.stages) and sum(shares.values()) <= 100 + 1e-9:
+            longest = max(shares, key=lambda i: out[i])
+            out[longest] -= min(max(0, sum(out) - total), out[longest] - 1)
         return out
 
     def __call__(self, step: object) -> NoReturn:

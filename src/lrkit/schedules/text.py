@@ -63,14 +63,16 @@ class _Reader:
     """Walks over the tokens once, from left to right."""
 
     def __init__(self, text: str) -> None:
-        self.text, self.i = text, 0
+        lower = text.lower()
+        self.text, self.i = lower if len(lower) == len(text) else text, 0
         self.tokens: list[_Token] = []
         at = 0
-        while text[at:].strip():
-            match = _TOKEN.match(text, at)
+        end = len(self.text.rstrip())
+        while at < end:
+            match = _TOKEN.match(self.text, at)
             if match is None:
-                at += len(text[at:]) - len(text[at:].lstrip())
-                raise self.error(at, f"{text[at]!r} has no meaning here")
+                at += len(self.text[at:]) - len(self.text[at:].lstrip())
+                raise self.error(at, f"{self.text[at]!r} has no meaning here")
             kind = str(match.lastgroup)
             self.tokens.append(_Token(kind, match[kind], match.start(kind)))
             at = match.end()
