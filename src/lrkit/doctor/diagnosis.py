@@ -150,7 +150,7 @@ def _no_progress(curve: Curve) -> Finding | None:
     """Hardly any drop and no trend: a rate far too low, a symmetry plateau and a broken loss all look like this."""
     falls, t = curve.trend(since=0.0)
     fallen = curve.start - curve.end
-    if fallen > max(3 * curve.noise, 0.02 * abs(curve.start)) or (falls > 0.3 and t > 4):
+    if fallen > max(3 * curve.noise, 3 * curve.spread, 0.02 * abs(curve.start)) or (falls > 0.3 and t > 4):
         return None
     return Finding(
         "cannot_tell", "the loss moves less than its noise: far too low a rate, a plateau, broken data look alike", 1.0,

@@ -11,7 +11,7 @@ def too_high_later(curve: Curve) -> Finding | None:
     """
     early = (curve.start - curve.at(0.12)) / max(curve.start - curve.end, 1e-3 * curve.drop)
     falls, t = curve.trend(since=2 / 3)
-    fallen = curve.start - curve.end > 6 * curve.noise
+    fallen = curve.start - curve.end > max(6 * curve.noise, 4 * curve.spread)
     if not fallen or curve.decays or early < 0.8 or t > 5 or (falls > 0.01 and t > 4) or curve.noise < 0.012 * curve.drop:
         return None
     flat = next(i for i, loss in enumerate(curve.loss) if loss < curve.start - 0.8 * curve.drop)
