@@ -158,7 +158,7 @@ class TestPlot:
         assert small()._repr_html_().startswith("<svg")
 
 
-class TestWhatReviewersFound:
+class TestHardCases:
     @pytest.mark.parametrize("name", ["meta", "lrkit_run", 3, None])
     def test_names_that_a_file_could_not_keep_are_refused(self, name):
         with pytest.raises(InputError, match="cannot be a column's name"):

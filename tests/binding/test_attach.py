@@ -344,7 +344,7 @@ class TestRefusals:
             attach(build("adam")[1], lr="linear 10", step=step)
 
 
-class TestWhatReviewersFound:
+class TestHardCases:
     def test_a_fresh_adagrad_has_state_but_no_updates(self):
         attach(torch.optim.Adagrad([nn.Parameter(torch.ones(2))]), lr="linear 10")
 

@@ -108,7 +108,7 @@ def test_a_wrong_call_is_exit_code_2(arguments):
     assert result.returncode == 2 and "Traceback" not in result.stderr
 
 
-class TestWhatReviewersFound:
+class TestHardCases:
     @pytest.mark.parametrize("line", ["[" * 100_000, '{"loss": ' + "1" * 400 + "}", '{"loss": 1e308}\n' * 50])
     def test_hostile_lines(self, tmp_path, line):
         (tmp_path / "log.jsonl").write_text('{"step": 0, "loss": 1.0}\n' + line + "\n")

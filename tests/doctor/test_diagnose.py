@@ -135,7 +135,7 @@ def test_a_run_without_a_loss_is_refused():
         diagnose(Run({"loss": []}))
 
 
-class TestWhatReviewersFound:
+class TestHardCases:
     @pytest.mark.parametrize(
         "last",
         [

@@ -294,7 +294,7 @@ class TestRefusals:
             find(model, optimizer, loss, loader(), steps=STEPS)
 
 
-class TestWhatReviewersFound:
+class TestHardCases:
     def test_a_step_that_skips_its_first_update_is_searched_all_the_same(self):
         model, optimizer = build()
         calls = []

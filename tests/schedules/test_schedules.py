@@ -167,7 +167,7 @@ def test_a_template_is_exported_for_isinstance():
     assert isinstance(parse("cosine"), Template)
 
 
-class TestWhatReviewersFound:
+class TestHardCases:
     def test_small_integers_do_not_overflow_inside_a_formula(self):
         schedule = parse("warmup 300 > cosine 100000")
         for kind in (np.int8, np.uint8, np.int16, np.uint16, np.int64, np.float32):
