@@ -2,17 +2,36 @@
 
 import pytest
 
-from lrkit.errors import FileError, InputError, LrkitError, MissingExtra, StateError
+import lrkit
+from lrkit.errors import FileError, InputError, LrkitError, MissingExtra, StateError, real, whole
 
 
-@pytest.mark.parametrize(
-    ("kind", "builtin"),
-    [(InputError, ValueError), (FileError, ValueError), (StateError, RuntimeError)],
-)
-def test_each_error_is_lrkits_and_the_builtin_that_it_is(kind, builtin):
-    with pytest.raises(LrkitError):
-        raise kind("call: rule. What to do.")
-    assert issubclass(kind, builtin)
+@pytest.mark.parametrize("kind", [LrkitError, InputError, ValueError])
+def test_a_refused_argument_is_caught_as_what_it_is(kind):
+    with pytest.raises(kind, match="did you mean 'cosine'"):
+        lrkit.parse("cosin 5")
+
+
+@pytest.mark.parametrize("kind", [LrkitError, FileError, ValueError])
+def test_a_refused_file_is_caught_as_what_it_is(kind):
+    with pytest.raises(kind, match="cannot be read"):
+        lrkit.read("nothing/here.csv")
+
+
+def test_the_wrong_moment_is_a_runtime_error():
+    assert issubclass(StateError, LrkitError) and issubclass(StateError, RuntimeError)
+
+
+@pytest.mark.parametrize("value", [True, 1.5, "3", None, 0, 2**60])
+def test_whole_numbers_are_checked(value):
+    with pytest.raises(InputError, match=r"f\(n=.*: n must be a whole number, at least 1"):
+        whole("f", "n", value)
+
+
+@pytest.mark.parametrize("value", [True, "3", None, float("nan"), float("inf"), 10**400, 1j, 0])
+def test_real_numbers_are_checked(value):
+    with pytest.raises(InputError, match=r"f\(x=.*: x must be a finite number above 0"):
+        real("f", "x", value, above=0.0)
 
 
 def test_a_missing_extra_names_the_command():

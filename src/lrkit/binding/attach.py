@@ -10,8 +10,7 @@ Knows schedules and torch's optimizers. Knows no loop, no epoch: a step is an up
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
@@ -102,7 +101,7 @@ def _by_group(
         raise InputError(f"attach({key}=…): {error}") from error
 
 
-class Attachment:
+class Attachment(record.Pausable):
     """Schedules that drive an optimizer. Made by `attach`; the state is in the optimizer's groups, not here.
 
     Attributes:
@@ -115,7 +114,6 @@ class Attachment:
         self.schedules = schedules
         self._optimizer = optimizer
         self._armed = False
-        self._paused = False
         self._written: list[Any] = []
         groups: Groups = optimizer.param_groups
         self._check_keys(groups)
@@ -202,15 +200,6 @@ class Attachment:
                     record.write(group, key, group.pop(record.BASE + key))
             group.pop(record.STEP, None)
             group.pop(record.SPEC, None)
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Inside, updates are neither counted nor given a rate: someone else (the finder) drives."""
-        before, self._paused = self._paused, True
-        try:
-            yield
-        finally:
-            self._paused = before
 
     def _check_attached(self, call: str) -> None:
         if not self._handles:

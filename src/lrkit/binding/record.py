@@ -8,7 +8,8 @@
 Whoever checkpoints the optimizer has checkpointed the schedule. Knows torch's groups; knows no schedule.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -64,14 +65,29 @@ def has_updates(state: Mapping[Any, Any]) -> bool:
     return any(bool(entry) and float(entry.get("step", 1)) > 0 for entry in state.values())
 
 
-def owned(owner: object, hook: Callable[..., None]) -> Callable[..., None]:
+class Pausable:
+    """Whose hooks can be told to keep still for a while."""
+
+    _paused = False
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Inside, the hooks neither count, write nor see: someone else, such as the finder, drives."""
+        before, self._paused = self._paused, True
+        try:
+            yield
+        finally:
+            self._paused = before
+
+
+def owned(owner: Pausable, hook: Callable[..., None]) -> Callable[..., None]:
     """A hook by which `owners` finds its owner, and which torch.compile leaves alone: traced, it would compile anew each step."""
     kept: Any = torch.compiler.disable(hook)  # type: ignore[no-untyped-call]
     kept.owner = owner
     return cast(Callable[..., None], kept)
 
 
-def owners(optimizer: torch.optim.Optimizer) -> list[Any]:
+def owners(optimizer: torch.optim.Optimizer) -> list[Pausable]:
     """Whose hooks of ours an optimizer carries: attachments and watches."""
     hooks = optimizer._optimizer_step_pre_hooks.values()
     return [hook.owner for hook in hooks if hasattr(hook, "owner")]

@@ -23,6 +23,7 @@ from lrkit.reporting.html import Item, free_for_report, report, write_whole
 from lrkit.reporting.panels import compare, loss_and_rate
 from lrkit.run import FILE_NAME, Run
 from lrkit.schedules.base import Schedule
+from lrkit.schedules.template import resolved
 from lrkit.schedules.text import parse
 from lrkit.task import train
 
@@ -79,8 +80,7 @@ def _run(folder: Path, seed: int, echo: Callable[[str], object] | None, tell: Te
     suggestion = find(job, budget=BUDGET, seed=seed, progress=lambda done, of: tell("finding the rate", done / of / parts))
     if echo is not None:
         echo(f"found {suggestion}\ntraining with it, under {SCHEDULE}:")
-    template = parse(SCHEDULE)
-    schedule = template if isinstance(template, Schedule) else template.resolve(job.steps)
+    schedule = resolved(parse(SCHEDULE), job.steps)
     diagnoses: dict[str, Diagnosis] = {}
     for i, (label, times) in enumerate(LABELS.items(), 1):
         rate = suggestion.lr * times

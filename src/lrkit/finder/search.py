@@ -214,8 +214,10 @@ class _Search:
 
     def so_far(self) -> _Answer:
         """What can be said where the budget ended early: from the finished runs, else from the ramp, else nothing."""
-        if self._best(max((trial.steps for trial in self.trials), default=0)) is not None:
-            return self._choose(max(trial.steps for trial in self.trials))
+        longest = max((trial.steps for trial in self.trials), default=0)
+        best = self._best(longest)
+        if best is not None:
+            return self._choose(longest) if best.loss < self.untrained else self.nothing("noisy")
         return self._from_ramp() if self.turn is not None and len(self.seen) else self.nothing("budget")
 
     def nothing(self, status: Status) -> _Answer:

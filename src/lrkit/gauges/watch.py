@@ -9,15 +9,13 @@ Knows optimizers and tensors. Knows no loop, no model internals, no illness.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lrkit.binding.record import has_updates, owned, skipped, without_gradient
+from lrkit.binding.record import Pausable, has_updates, owned, skipped, without_gradient
 from lrkit.errors import InputError, StateError, whole
 from lrkit.gauges.quantities import total_norm, update_ratio
 from lrkit.run import Run, Writer
@@ -73,7 +71,7 @@ def watch(
     return Watch(model, optimizer, path, every, about | (meta or {}))
 
 
-class Watch:
+class Watch(Pausable):
     """Records one row an update. Made by `watch`; use it in a ``with`` statement."""
 
     def __init__(
@@ -94,7 +92,7 @@ class Watch:
         self._buffer: list[dict[str, Value]] = []
         self._rows: dict[int, dict[str, float]] = {}
         self._before: list[Tensor] | None = None
-        self._armed = self._paused = self._closed = False
+        self._armed = self._closed = False
         self._flushed = time.monotonic()
         self._handles: list[Any] = []
 
@@ -220,15 +218,6 @@ class Watch:
         self._step += 1
         if len(self._buffer) >= _FLUSH_ROWS or time.monotonic() - self._flushed > _FLUSH_SECONDS:
             self.flush()
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Inside, updates are not seen: the finder's are not the training's."""
-        before, self._paused = self._paused, True
-        try:
-            yield
-        finally:
-            self._paused = before
 
     def _check_open(self, call: str) -> None:
         if not self._handles:
