@@ -172,9 +172,10 @@ def _loop(
     progress: Callable[[int, int], object] | None,
 ) -> None:
     """Go through the updates: amend the rows, validate at each epoch's end, stop where the loss is no longer finite."""
-    losses: list[Tensor] = []  # of this epoch
+    losses: list[Tensor] = []  # of this epoch, for the line that is echoed
     for update in loop:
-        losses.append(update.loss)
+        if echo is not None:
+            losses.append(update.loss)
         w.amend(loss=update.loss, epoch=update.epoch)
         # Each look at the loss waits for the device, so between the first updates and an epoch's end it is rare.
         looked = update.step < 10 or update.step % 10 == 0 or update.ends_epoch or update.step == task.steps - 1
