@@ -39,9 +39,9 @@ test-light: $(LIGHT)/.installed
 	$(LIGHT)/bin/python -c "import importlib.util, sys; sys.exit(importlib.util.find_spec('torch') is not None)"
 	$(LIGHT)/bin/python -m pytest -n 2
 
-# No host framework is bound yet: `attach` works in plain torch, and its tests run in `make test`.
 test-hosts: install
-	@echo "no host framework is bound yet"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[hosts]'
+	$(BIN)/python -m pytest -m hosts
 
 check: install
 	$(BIN)/ruff check .
@@ -50,7 +50,8 @@ check: install
 	$(BIN)/python -m pytest -q tests/test_house.py
 
 bench: install
-	for b in benchmarks/*.py; do $(BIN)/python $$b || exit 1; done
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	for b in $$(find benchmarks -name '*.py' | sort); do $(BIN)/python $$b || exit 1; done
 
 prove: install
 	$(BIN)/python -m pytest -n 2 -m prove

@@ -1,5 +1,6 @@
 """The docs are true: every Python block runs, every public name, verb and finding is in them, every link leads somewhere."""
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -78,3 +79,22 @@ def test_docstring_examples_run():
             result = doctest.testmod(importlib.import_module(module.name))
             failed, tried = failed + result.failed, tried + result.attempted
     assert failed == 0 and tried > 30
+
+
+class TestTheGallery:
+    @pytest.fixture
+    def gallery(self):
+        spec = importlib.util.spec_from_file_location("gallery", ROOT / "docs" / "gallery.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    def test_is_what_its_program_makes(self, gallery):
+        page = (ROOT / "docs" / "schedules.md").read_text()
+        assert gallery.page() in page and gallery.coming_from() in page, "run python docs/gallery.py"
+
+    def test_has_a_picture_for_each_shape(self, gallery):
+        for entries in gallery.CHAPTERS.values():
+            for name, recipe, text, _, _ in entries:
+                there = (gallery.IMAGES / f"{gallery.slug(name)}.svg").read_text()
+                assert there == gallery.picture(gallery.schedule_of(recipe, text), name), "run python docs/gallery.py"

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from lrkit.reporting.html import report as report
     from lrkit.run import Run as Run
     from lrkit.schedules.base import Schedule as Schedule
+    from lrkit.schedules.compare import diff as diff
+    from lrkit.schedules.linter import lint as lint
+    from lrkit.schedules.points import custom as custom
+    from lrkit.schedules.spec import from_json as from_json
     from lrkit.schedules.template import Template as Template
     from lrkit.schedules.text import parse as parse
     from lrkit.task import Task as Task
@@ -36,6 +40,10 @@ _HOMES = {
     "Schedule": ("lrkit.schedules.base", "Schedule"),
     "Template": ("lrkit.schedules.template", "Template"),
     "parse": ("lrkit.schedules.text", "parse"),
+    "from_json": ("lrkit.schedules.spec", "from_json"),
+    "custom": ("lrkit.schedules.points", "custom"),
+    "lint": ("lrkit.schedules.linter", "lint"),
+    "diff": ("lrkit.schedules.compare", "diff"),
     "attach": ("lrkit.binding.attach", "attach"),
     "find": ("lrkit.finder.search", "find"),
     "range_test": ("lrkit.finder.ramp", "range_test"),
@@ -62,8 +70,12 @@ __all__ = [
     "Task",
     "Template",
     "attach",
+    "custom",
     "diagnose",
+    "diff",
     "find",
+    "from_json",
+    "lint",
     "parse",
     "range_test",
     "read",

@@ -49,7 +49,7 @@ class TestReading:
             ("constant > cosine 5", 12, "never reached"),
             ("constant 5", 1, "'constant' has no end"),
             ("power 5", 7, "expected the exponent in brackets"),
-            ("power(0) 5", 6, "must be above 0"),
+            ("power(0) 5", 6, "p must be a finite number above 0"),
             ("exponential 5", 1, "an exponential never reaches 0"),
             ("cosine 5 to", 12, "expected a number after 'to'"),
             ("cosine 5 ; rm", 10, "';' has no meaning here"),

@@ -36,6 +36,8 @@ def attach(
     *,
     total: int | None = None,
     steps_per_epoch: int | None = None,
+    tokens_per_step: float | None = None,
+    samples_per_step: float | None = None,
     step: int | None = None,
     **keys: Spec | Mapping[str, Spec],
 ) -> Attachment:
@@ -45,6 +47,8 @@ def attach(
         optimizer: Any torch optimizer.
         total: Optimizer updates of the whole run; what ``%`` and a stage without a duration need.
         steps_per_epoch: Optimizer updates of one epoch; what ``ep`` needs.
+        tokens_per_step: Tokens of one update, over all processes; what ``tok`` needs.
+        samples_per_step: Samples of one update, over all processes; what ``samples`` needs.
         step: Updates done already, where the optimizer has taken some without a schedule; usually left out, because a resumed
             optimizer carries its own count.
         **keys: ``lr=``, ``weight_decay=``, ``momentum=`` or any other numeric key: a text, a Schedule or a Template, or a
@@ -79,7 +83,11 @@ def attach(
         raise InputError("attach(optimizer): nothing to drive. Say which key, e.g. lr='warmup 5% > cosine', total=2000.")
     if attached(optimizer) is not None:
         raise StateError("attach(optimizer): schedules are attached already. Call .detach() on that attachment first.")
-    schedules = {key: _by_group(key, spec, total, steps_per_epoch) for key, spec in keys.items()}
+    clock = {
+        "total": total, "steps_per_epoch": steps_per_epoch,
+        "tokens_per_step": tokens_per_step, "samples_per_step": samples_per_step,
+    }  # fmt: skip
+    schedules = {key: _by_group(key, spec, clock) for key, spec in keys.items()}
     return Attachment(optimizer, schedules, None if step is None else whole("attach", "step", step, least=0))
 
 
@@ -88,15 +96,13 @@ def attached(optimizer: torch.optim.Optimizer) -> Attachment | None:
     return next((owner for owner in record.owners(optimizer) if isinstance(owner, Attachment)), None)
 
 
-def _by_group(
-    key: str, spec: Spec | Mapping[str, Spec], total: int | None, steps_per_epoch: int | None
-) -> dict[str | None, Schedule]:
+def _by_group(key: str, spec: Spec | Mapping[str, Spec], clock: dict[str, Any]) -> dict[str | None, Schedule]:
     """Group's name → schedule; None stands for every group."""
     if isinstance(spec, Mapping) and not spec:
         raise InputError(f"attach({key}={{}}): the mapping is empty. Map a group's name to a schedule.")
     given: dict[str | None, Spec] = {None: spec} if not isinstance(spec, Mapping) else dict(spec.items())
     try:
-        return {name: resolved(as_schedule(one), total, steps_per_epoch) for name, one in given.items()}
+        return {name: resolved(as_schedule(one), **clock) for name, one in given.items()}
     except InputError as error:
         raise InputError(f"attach({key}=…): {error}") from error
 

@@ -16,7 +16,7 @@ from torch import nn
 from lrkit.errors import InputError, real, whole
 from lrkit.finder.bench import Bench
 from lrkit.run import Run
-from lrkit.schedules.base import Hold
+from lrkit.schedules.parts import Hold
 from lrkit.task import Loss, Step
 
 

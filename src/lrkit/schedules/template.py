@@ -1,6 +1,6 @@
-"""Template: a schedule whose durations are still relative (``5%``, ``2ep``, or the rest of the run).
+"""Template: a schedule whose durations are still relative (``5%``, ``2ep``, ``1e9tok``, or the rest of the run).
 
-`resolve` is the one border at which percentages and epochs become steps; inside the house there are only steps.
+`resolve` is the one border at which percentages, epochs, tokens and samples become steps; inside the house there are only steps.
 """
 
 from __future__ import annotations
@@ -9,51 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
-from lrkit.errors import InputError, whole
-from lrkit.schedules.base import Join, Schedule
-from lrkit.schedules.easing import number_text
-
-UNITS = ("", "%", "ep")  # steps, per cent of the run, epochs
-
-
-@dataclass(frozen=True)
-class Duration:
-    """An amount of training: `amount` in `unit`, one of ``""`` (steps), ``"%"`` (of the run) and ``"ep"`` (epochs)."""
-
-    amount: float
-    unit: str = ""
-
-    def __str__(self) -> str:
-        return number_text(self.amount) + self.unit
-
-    def exact(self, total: int | None, steps_per_epoch: int | None) -> float:
-        """In optimizer updates, not rounded.
-
-        Raises:
-            InputError: If what the unit needs was not given.
-        """
-        needs = {"%": ("total", total), "ep": ("steps_per_epoch", steps_per_epoch)}
-        if self.unit not in needs:
-            return self.amount
-        name, given = needs[self.unit]
-        if given is None:
-            raise InputError(f"resolve: {self} cannot be turned into steps. Pass {name}=…")
-        return self.amount * given / (100 if self.unit == "%" else 1)
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One stage that waits for its steps.
-
-    Args:
-        build: steps → Schedule.
-        duration: How long; None takes what the others leave of the run. An endless stage is its own.
-        endless: Whether the stage has no end.
-    """
-
-    build: Callable[[int], Schedule]
-    duration: Duration | None
-    endless: bool = False
+from lrkit.errors import InputError
+from lrkit.schedules.base import Schedule
+from lrkit.schedules.syntax import UNITS, Chain, Clock, Node
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,66 +25,51 @@ class Template:
         'warmup 100 > cosine 1900'
     """
 
-    stages: tuple[Stage, ...]
+    syntax: Node
 
-    def resolve(self, total: int | None = None, steps_per_epoch: int | None = None) -> Schedule:
+    def resolve(
+        self,
+        total: int | None = None,
+        steps_per_epoch: int | None = None,
+        tokens_per_step: float | None = None,
+        samples_per_step: float | None = None,
+    ) -> Schedule:
         """Turn every duration into steps.
 
         Args:
             total: Optimizer updates of the whole run; what ``%`` and a stage without a duration need.
             steps_per_epoch: Optimizer updates of one epoch; what ``ep`` needs.
+            tokens_per_step: Tokens of one update, over all processes; what ``tok`` needs.
+            samples_per_step: Samples of one update, over all processes; what ``samples`` needs.
 
         Raises:
             InputError: If one of them is needed and missing, or the stages do not fit into `total`.
         """
-        what = "a whole number of updates"
-        total = None if total is None else whole("resolve", "total", total, what=what)
-        steps_per_epoch = None if steps_per_epoch is None else whole("resolve", "steps_per_epoch", steps_per_epoch, what=what)
-        known = self._known(total, steps_per_epoch)
-        rest = [i for i, s in enumerate(self.stages) if s.duration is None and not s.endless]
-        if rest and total is None:
-            raise InputError(f"resolve: the last word on the length of {str(self)!r} is missing. Pass total=…")
-        left = 0 if total is None else total - sum(known)
-        if total is not None and (left < 0 or (rest and left < 1)):
-            raise InputError(
-                f"resolve(total={total}): {str(self)!r} needs {sum(known)} steps{' and one more' * bool(rest)}. "
-                "Shorten its stages, or train longer."
-            )
-        for i in rest:
-            known[i] = left
-        built = [stage.build(steps) for stage, steps in zip(self.stages, known, strict=True)]
-        return built[0] if len(built) == 1 else Join(*built)
+        return self.build(Clock(total, steps_per_epoch, tokens_per_step, samples_per_step))
 
-    def _known(self, total: int | None, steps_per_epoch: int | None) -> list[int]:
-        """Each stage's steps, 0 for the rest of the run. Percentages are rounded at their ends, so that they fit together."""
-        out, exact, done = [], 0.0, 0
-        for stage in self.stages:
-            length = 0.0 if stage.duration is None else stage.duration.exact(total, steps_per_epoch)
-            exact += length
-            steps = 0 if length == 0 else max(1, int(exact + 0.5) - done)
-            out.append(steps)
-            done += steps
-            if stage.duration is None or stage.duration.unit != "%":
-                exact = float(done)
-        # Short stages are rounded up to one step; what that makes too much is taken from the longest percentage.
-        shares = {
-            i: stage.duration.amount for i, stage in enumerate(self.stages) if stage.duration and stage.duration.unit == "%"
-        }
-        if total is not None and len(shares) == len(self.stages) and sum(shares.values()) <= 100 + 1e-9:
-            longest = max(shares, key=lambda i: out[i])
-            out[longest] -= min(max(0, sum(out) - total), out[longest] - 1)
-        return out
+    def build(self, clock: Clock, level: float = 1.0, done: int = 0) -> Schedule:
+        """The same by a clock, where the value before it is `level` and `done` updates of the run are over."""
+        room = None if clock.total is None else clock.total - done
+        syntax = self.syntax if isinstance(self.syntax, Chain) else Chain((self.syntax,))
+        return syntax.build(clock, room, level)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The arguments of `resolve` that it cannot do without."""
+        units = ["%" if d is None else d.unit for d in self.syntax.durations()]
+        return tuple(name for unit, name in UNITS.items() if name is not None and unit in units)
+
+    def to_json(self) -> str:
+        """Its JSON form, with a version; `lrkit.from_json` reads it back."""
+        import lrkit
+
+        return lrkit.schedules.spec.to_json(self)
 
     def __call__(self, step: object) -> NoReturn:
         raise InputError(f"Template({str(self)!r})({step!r}): it has no steps yet. Call .resolve(total=…) first.")
 
     def __str__(self) -> str:
-        texts, level = [], 1.0
-        for stage in self.stages:
-            sample = stage.build(1)
-            texts.append(sample.words(level, None if stage.endless else str(stage.duration or "")))
-            level = sample.end_value
-        return " > ".join(texts)
+        return str(self.syntax)
 
     def __repr__(self) -> str:
         return f"Template({str(self)!r})"
@@ -137,7 +80,24 @@ class Template:
     def __hash__(self) -> int:
         return hash(str(self))
 
+    def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
+        return _read, (str(self),)
 
-def resolved(spec: Schedule | Template, total: int | None = None, steps_per_epoch: int | None = None) -> Schedule:
+
+def _read(text: str) -> object:
+    """A template from its text: what a pickle holds."""
+    import lrkit
+
+    return lrkit.parse(text)
+
+
+def resolved(
+    spec: Schedule | Template,
+    total: int | None = None,
+    steps_per_epoch: int | None = None,
+    tokens_per_step: float | None = None,
+    samples_per_step: float | None = None,
+) -> Schedule:
     """The schedule itself, or the template resolved."""
-    return spec.resolve(total, steps_per_epoch) if isinstance(spec, Template) else spec
+    given = (total, steps_per_epoch, tokens_per_step, samples_per_step)
+    return spec.resolve(*given) if isinstance(spec, Template) else spec

@@ -1,28 +1,31 @@
 """The text form: ``"warmup 500 > cosine 9500 to 0.1"`` ⇄ Schedule or Template.
 
-    schedule := stage { ">" stage }
-    stage    := word [ "(" number ")" ] [ duration ] { ("from" | "to" | "at") number } [ "arrive" ]
-    word     := warmup | hold | constant | an easing (linear, cosine, exponential, power(p), 1-sqrt, 1-square)
-    duration := number [ "%" | "ep" ]            a number alone is optimizer updates; none is the rest of the run
+    schedule := product { ">" product }                 one after the other
+    product  := piece { "*" piece }                     at the same time, multiplied
+    piece    := stage | "(" schedule ")" [ "[" [n] ":" [n] [ "over" n ] "]" ]
+    stage    := EASING [duration] { ("from" | "to") number } [ "arrive" ]
+              | "warmup" [ "(" EASING ")" ] [duration] { ("from" | "to") number }
+              | "hold" [duration] [ "at" number ]  |  "constant" [ "at" number ]
+              | "decay" number { "every" duration | "stairs" | ("from" | "to") number | "for" duration }
+              | "inverse" number { "power" number | the same }
+              | "radam" number { "offset" number | "from" number | "for" duration }
+              | "points" [ "(" EASING ")" ] position ":" number { position ":" number }
+              | "repeat" [ number ] "(" schedule ")" { ("stretch" | "scale") number }
+              | "each" duration "(" schedule ")"               each of its values for so long
+              | "between" number "and" number "(" schedule ")"  |  "base" number [ "origin" number ] "(" schedule ")"
+    EASING   := linear | cosine | exponential | rex | 1-sqrt | 1-square
+              | power(p) | polynomial(p, k) | wave(p, k) | tanh(low, high, k) | relax(b)
+    duration := number [ "%" | "ep" | "tok" | "samples" ]    a number alone is optimizer updates; none is the rest of the run
 
-A stage starts where the one before it ended (the first at 1, a warm-up at 0), a decay ends at 0, a warm-up at 1.
-`str(schedule)` prints the same language. Reading takes time in proportion to the text; nothing is evaluated.
+A stage starts where the one before it ended (the first at 1, a warm-up at 0), a decay ends at 0, a warm-up at 1. What stands in
+brackets starts anew. `str(schedule)` prints the same language. Reading takes time in proportion to the text.
 """
 
-import re
-from dataclasses import dataclass
-from difflib import get_close_matches
-
-import lrkit.schedules.easing as shapes
-from lrkit.errors import LARGEST, InputError
-from lrkit.schedules.base import Hold, Schedule, Segment
-from lrkit.schedules.template import Duration, Stage, Template
-
-_TOKEN = re.compile(
-    r"\s*(?:(?P<word>1-sqrt|1-square|[A-Za-z_]+)|(?P<number>\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?)|(?P<mark>[>()%-]))"
-)
-_EDGES = ("from", "to", "at")
-_WORDS = ("warmup", "hold", "constant", "power", *shapes.EASINGS)
+from lrkit.errors import InputError
+from lrkit.schedules.base import Schedule
+from lrkit.schedules.lexer import Tokens
+from lrkit.schedules.reader import Reader
+from lrkit.schedules.template import Template
 
 
 def parse(text: str) -> Schedule | Template:
@@ -44,162 +47,24 @@ def parse(text: str) -> Schedule | Template:
         >>> parse("warmup 5% > cosine")
         Template('warmup 5% > cosine')
     """
+    template = template_of(text)
+    return template if template.needs else template.resolve()
+
+
+def template_of(text: str) -> Template:
+    """The text as a template, also where it needs nothing to be resolved: so it can start at another level than 1.
+
+    Raises:
+        InputError: If the text cannot be read.
+    """
     if not isinstance(text, str):
         raise InputError(f"parse({text!r}): a schedule's text must be a str, e.g. 'warmup 500 > cosine 9500'.")
-    stages = _Reader(text).schedule()
-    template = Template(tuple(stages))
-    ready = all(stage.endless or (stage.duration is not None and stage.duration.unit == "") for stage in stages)
-    return template.resolve() if ready else template
-
-
-@dataclass(frozen=True)
-class _Token:
-    kind: str
-    text: str
-    at: int
-
-
-class _Reader:
-    """Walks over the tokens once, from left to right."""
-
-    def __init__(self, text: str) -> None:
-        lower = text.lower()
-        self.text, self.i = lower if len(lower) == len(text) else text, 0
-        self.tokens: list[_Token] = []
-        at = 0
-        end = len(self.text.rstrip())
-        while at < end:
-            match = _TOKEN.match(self.text, at)
-            if match is None:
-                at += len(self.text[at:]) - len(self.text[at:].lstrip())
-                raise self.error(at, f"{self.text[at]!r} has no meaning here")
-            kind = str(match.lastgroup)
-            self.tokens.append(_Token(kind, match[kind], match.start(kind)))
-            at = match.end()
-
-    def error(self, at: int, what: str) -> InputError:
-        """The complaint, with the text and a mark under the place."""
-        start = max(0, at - 60)
-        shown = self.text[start : at + 40].replace("\n", " ")
-        return InputError(f"parse: {what}, at character {at + 1}.\n    {shown}\n    {' ' * (at - start)}^")
-
-    def peek(self, text: str | None = None, kind: str | None = None) -> _Token | None:
-        """The next token, if there is one of that text or kind."""
-        token = self.tokens[self.i] if self.i < len(self.tokens) else None
-        wrong = token is None or (text is not None and token.text != text) or (kind is not None and token.kind != kind)
-        return None if wrong else token
-
-    def take(self, text: str | None = None, kind: str | None = None) -> _Token | None:
-        """The same, and step over it."""
-        token = self.peek(text, kind)
-        self.i += token is not None
-        return token
-
-    def schedule(self) -> list[Stage]:
-        """stage { ">" stage }"""
-        stages: list[Stage] = []
-        level = 1.0
-        while True:
-            at = self.place()
-            stage, level = self.stage(level)
-            if stages and stages[-1].endless:
-                raise self.error(at, "what follows 'constant' is never reached; use 'hold' with a duration")
-            if stage.duration is None and not stage.endless and any(s.duration is None for s in stages):
-                raise self.error(at, "two stages want the rest of the run; give one of them a duration")
-            stages.append(stage)
-            if self.take(">"):
-                continue
-            if self.peek() is not None:
-                raise self.error(self.place(), f"expected '>' or the end, got {self.tokens[self.i].text!r}{self.hint()}")
-            return stages
-
-    def place(self) -> int:
-        """Where the next token stands."""
-        return self.tokens[self.i].at if self.i < len(self.tokens) else len(self.text)
-
-    def hint(self) -> str:
-        """The word that may have been meant by the next token."""
-        token = self.tokens[self.i]
-        near = get_close_matches(token.text[:40], (*_EDGES, "arrive"), n=1)
-        return f" (did you mean {near[0]!r}?)" if near else ""
-
-    def number(self, after: str) -> float:
-        """A number at least 0."""
-        at = self.place()
-        if self.take("-"):
-            why = "the exponent must be above 0" if after == "power" else "must be at least 0: a negative rate climbs the loss"
-            raise self.error(at, f"the number after {after!r} is negative; it {why}")
-        token = self.take(kind="number")
-        if token is None:
-            raise self.error(at, f"expected a number after {after!r}")
-        value = float(token.text)
-        if value == float("inf"):
-            raise self.error(at, f"{token.text[:20]} is too large")
-        return value
-
-    def duration(self) -> Duration | None:
-        """number [unit]"""
-        at = self.place()
-        token = self.take(kind="number")
-        if token is None:
-            return None
-        amount = float(token.text)
-        unit = "%" if self.take("%") else "ep" if self.take("ep") else ""
-        after = self.peek(kind="word")
-        if after and not unit and after.at == token.at + len(token.text):
-            raise self.error(after.at, f"{after.text!r} is no unit; durations are steps (500), per cent (5%) or epochs (2ep)")
-        if amount == 0 or amount > LARGEST or (unit == "" and amount != int(amount)):
-            raise self.error(at, f"a duration must be at least 1 step and whole in steps, got {token.text[:20]}{unit}")
-        return Duration(amount, unit)
-
-    def stage(self, level: float) -> tuple[Stage, float]:
-        """One stage and the value that it leaves behind."""
-        at = self.place()
-        word = self.take(kind="word")
-        if word is None or word.text not in _WORDS:
-            near = get_close_matches(word.text[:40].lower(), _WORDS, n=1) if word else []
-            got = (
-                f"got {word.text[:40]!r}"
-                if word
-                else "got nothing"
-                if self.peek() is None
-                else f"got {self.tokens[self.i].text!r}"
-            )
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise self.error(at, f"a stage begins with one of {', '.join(_WORDS)}; {got}{hint}")
-        kind = word.text
-        shape = self.power(kind) if kind == "power" else shapes.EASINGS.get(kind, shapes.linear)
-        duration = self.duration()
-        edges: dict[str, float] = {}
-        allowed = ("at",) if kind in ("hold", "constant") else ("from", "to")
-        while (token := self.peek(kind="word")) and token.text in _EDGES:
-            if token.text not in allowed or token.text in edges:
-                raise self.error(token.at, f"{token.text!r} has no place here; {kind!r} takes {' and '.join(allowed)}, once each")
-            self.take()
-            edges[token.text] = self.number(token.text)
-        if kind in ("hold", "constant"):
-            if kind == "constant" and duration is not None:
-                raise self.error(at, "'constant' has no end; use 'hold' with a duration")
-            value = edges.get("at", level)
-            return Stage(lambda n: Hold(value, None if kind == "constant" else n), duration, kind == "constant"), value
-        arrive = kind == "warmup" or self.take("arrive") is not None
-        start = edges.get("from", 0.0 if kind == "warmup" and level == 1.0 else level)
-        end = edges.get("to", 1.0 if kind == "warmup" else 0.0)
-        if isinstance(shape, shapes.Exponential) and not (start > 0 and end > 0):
-            raise self.error(at, "an exponential never reaches 0; give it an end, e.g. 'exponential 1000 to 0.001'")
-        return Stage(lambda n: Segment(start, end, n, shape, arrive), duration), end
-
-    def power(self, kind: str) -> shapes.Easing:
-        """The exponent of ``power(p)``."""
-        at = self.place()
-        if not self.take("("):
-            raise self.error(at, "expected the exponent in brackets, e.g. 'power(0.5) 1000'")
-        p = self.number(kind)
-        if not self.take(")"):
-            raise self.error(self.place(), "expected ')'")
-        if p == 0:
-            raise self.error(at, "the exponent of 'power' must be above 0")
-        return shapes.Power(p)
+    reader = Reader(Tokens(text))
+    syntax = reader.chain()
+    if reader.tokens.peek() is not None:
+        hint = reader.tokens.hint(reader.allowed)
+        raise reader.tokens.error(reader.tokens.place(), f"expected '>' or the end, {reader.tokens.got()}{hint}")
+    return Template(syntax)
 
 
 def as_schedule(spec: "str | Schedule | Template") -> Schedule | Template:
