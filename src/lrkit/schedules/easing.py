@@ -81,14 +81,17 @@ class _Shape:
                 raise InputError(f"{came}: {field.name} must be a finite number {least}. For one value use Hold.")
             object.__setattr__(self, field.name, float(value))
 
+    def left(self, u: Any, m: Any) -> Any:
+        """1 − w, how much of `start` is left at `u`. Small numbers count here: near the end of a decay to 0 it is the value."""
+        return 1.0 - self.weight(u, m)
+
     def weight(self, u: Any, m: Any) -> Any:
-        """How much of `end` there is at `u`: 0 at 0, 1 at 1."""
-        raise NotImplementedError
+        """w, how much of `end` there is at `u`: 0 at 0, 1 at 1. A shape has its formula here or in `left`."""
+        return 1.0 - self.left(u, m)
 
     def between(self, start: float, end: float, u: Any, m: Any) -> Any:
         """(1 − w)·start + w·end."""
-        w = self.weight(u, m)
-        return (1.0 - w) * start + w * end
+        return self.left(u, m) * start + self.weight(u, m) * end
 
     def __str__(self) -> str:
         given = [(f.name, getattr(self, f.name), f.default) for f in fields(self)]  # type: ignore[arg-type]
@@ -145,9 +148,9 @@ class Wave(_Shape):
     p: float = 1.0
     k: float = 1.0
 
-    def weight(self, u: Any, m: Any) -> Any:
-        """1 − ((1 + cos πu^k)/2)^p."""
-        return 1.0 - powered((1.0 + m.cos(m.pi * powered(u, self.k, m))) * 0.5, self.p, m)
+    def left(self, u: Any, m: Any) -> Any:
+        """((1 + cos πu^k)/2)^p."""
+        return powered((1.0 + m.cos(m.pi * powered(u, self.k, m))) * 0.5, self.p, m)
 
 
 @dataclass(frozen=True)
@@ -167,6 +170,12 @@ class Power(_Shape):
     def weight(self, u: Any, m: Any) -> Any:
         """u^p."""
         return powered(u, self.p, m)
+
+    def left(self, u: Any, m: Any) -> Any:
+        """1 − u^p, without cancellation where p is ½ or 2."""
+        if self.p == 2.0:
+            return (1.0 - u) * (1.0 + u)
+        return (1.0 - u) / (1.0 + m.sqrt(u)) if self.p == 0.5 else 1.0 - powered(u, self.p, m)
 
     def __str__(self) -> str:
         return _NAMES.get(self.p) or super().__str__()
@@ -188,9 +197,9 @@ class Polynomial(_Shape):
     p: float
     k: float = 1.0
 
-    def weight(self, u: Any, m: Any) -> Any:
-        """1 − (1 − u^k)^p."""
-        return 1.0 - powered(1.0 - powered(u, self.k, m), self.p, m)
+    def left(self, u: Any, m: Any) -> Any:
+        """(1 − u^k)^p."""
+        return powered(1.0 - powered(u, self.k, m), self.p, m)
 
 
 @dataclass(frozen=True)
@@ -228,6 +237,10 @@ class Relax(_Shape):
         """(1 − b^u) / (1 − b)."""
         return (1.0 - m.power(self.b, u)) / (1.0 - self.b)
 
+    def left(self, u: Any, m: Any) -> Any:
+        """(b^u − b) / (1 − b)."""
+        return (m.power(self.b, u) - self.b) / (1.0 - self.b)
+
 
 @dataclass(frozen=True)
 class Tanh(_Shape):
@@ -253,10 +266,10 @@ class Tanh(_Shape):
         if not self.high > self.low:
             raise InputError(f"Tanh(low={self.low}, high={self.high}): high must be above low. The paper has -6 and 3.")
 
-    def weight(self, u: Any, m: Any) -> Any:
-        """1 − (1 − tanh(low·(1 − u^k) + high·u^k)) / 2."""
+    def left(self, u: Any, m: Any) -> Any:
+        """(1 − tanh(low·(1 − u^k) + high·u^k)) / 2, and 0 at the end."""
         x = powered(u, self.k, m)
-        return m.where(u >= 1.0, 1.0, 1.0 - (1.0 - m.tanh(self.low * (1.0 - x) + self.high * x)) / 2.0)
+        return m.where(u >= 1.0, 0.0, (1.0 - m.tanh(self.low * (1.0 - x) + self.high * x)) / 2.0)
 
 
 @dataclass(frozen=True)
@@ -265,9 +278,9 @@ class Rex(_Shape):
 
     word = "rex"
 
-    def weight(self, u: Any, m: Any) -> Any:  # noqa: ARG002  (the shape of all weights)
-        """u/2 / (1 − u/2)."""
-        return 0.5 * u / (1.0 - 0.5 * u)
+    def left(self, u: Any, m: Any) -> Any:  # noqa: ARG002  (the shape of all weights)
+        """(1 − u) / (1 − u/2)."""
+        return (1.0 - u) / (1.0 - 0.5 * u)
 
 
 _NAMES = {0.5: "1-sqrt", 2.0: "1-square"}

@@ -3,24 +3,30 @@
 The vectors are sequences from those libraries' tests, with their source, or printed by running the named release.
 """
 
+import ast
 import importlib
 import inspect
 import json
+import math
+import operator
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from lrkit.schedules import Schedule
+from lrkit.schedules import Schedule, compat, from_json, parse
 
-VECTORS = Path(os.environ.get("LRKIT_VECTORS") or Path(__file__).parents[2] / "data" / "vectors" / "schedules.json")
-ALL = json.loads(VECTORS.read_text())
+OURS = [Path(__file__).parents[2] / "data" / "vectors" / name for name in ("schedules.json", "executed.json")]
+FILES = [Path(os.environ["LRKIT_VECTORS"])] if os.environ.get("LRKIT_VECTORS") else OURS
+ALL = [vector for file in FILES for vector in json.loads(file.read_text())]
 MODULES = {
     "torch.optim.lr_scheduler": "torch", "pytorch-ignite": "ignite", "megatron-core": "megatron", "olmo-core": "olmo",
     "lm-engine": "lm_engine", "llm-foundry": "llm_foundry",
 }  # fmt: skip
 EXACT = {"torch.optim.lr_scheduler": 1e-9, "pytorch-ignite": 1e-9, "keras": 1e-9}  # relative, whatever the file's tolerance
 # Classes that consume step 0 in their constructor: what they give after the (i+1)-th step() is the value of update i + 1.
+SILENT = ("note", "last_epoch", "verbose", "name", "t_in_epochs")  # arguments that do not shape a curve
 LATE = ("REXScheduler", "get_wsd_schedule", "get_chebyshev_schedule")
 FRACTION = 720_720  # updates of a run of which a vector asks for fractions only: divisible by 1 to 14
 
@@ -40,6 +46,28 @@ def constructor(module, name: str):
     return found
 
 
+def function_of(text: str):
+    """A function of t from its formula: numbers, t, + − * / ** // %, min and max."""
+    signs = {
+        ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv, ast.Pow: operator.pow,
+        ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod,
+    }  # fmt: skip
+    body = ast.parse(text.partition(":")[2].strip() if text.startswith("lambda") else text, mode="eval").body
+
+    def value(node, t):
+        if isinstance(node, ast.Constant):
+            return node.value
+        if isinstance(node, ast.Name):
+            return t
+        if isinstance(node, ast.UnaryOp):
+            return -value(node.operand, t)
+        if isinstance(node, ast.BinOp):
+            return signs[type(node.op)](value(node.left, t), value(node.right, t))
+        return {"min": min, "max": max}[node.func.id](*(value(one, t) for one in node.args))
+
+    return lambda t: value(body, t)
+
+
 def accepted(make, given: dict) -> dict:
     """What of `given` the constructor takes."""
     return {key: value for key, value in given.items() if key in inspect.signature(make).parameters}
@@ -48,7 +76,12 @@ def accepted(make, given: dict) -> dict:
 def nested(module, value, given: dict):
     """``["LinearLR", {…}]`` as the schedule that it means, lists and dicts through and through; anything else as it is."""
     if isinstance(value, dict):
-        return {key: nested(module, one, given) for key, one in value.items()}
+        asked = {key: one for key, one in value.items() if key not in SILENT}
+        return {
+            key: function_of(one) if key in ("lr_lambda", "scale_fn", "lambda_obj") and isinstance(one, str)
+            else nested(module, one, given)
+            for key, one in asked.items()
+        }  # fmt: skip
     if not isinstance(value, list):
         return value
     if len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], dict | list):
@@ -74,14 +107,14 @@ def built(vector: dict):
     given = accepted(make, given)
     if isinstance(args, list):
         return make(args, **given)
-    return make(**(given | {key: value for key, value in args.items() if key != "note"}))
+    return make(**(given | args))
 
 
 def values(vector: dict) -> list[float]:
     """The values at the vector's steps, by its convention."""
     schedule = built(vector)
     if not isinstance(schedule, Schedule):
-        return list(schedule)  # indices and multipliers that the library gives as a list
+        return [schedule[step] for step in vector["steps"]]  # indices and multipliers that the library gives as a list
     assert schedule.base is not None
     late = "after the (i+1)-th" in vector["convention"] and vector["name"] in LATE
     return [schedule(place(step, vector) + late) for step in vector["steps"]]
@@ -108,3 +141,28 @@ def test_gives_the_librarys_numbers(vector):
 @pytest.mark.parametrize("vector", [v for v in ALL if not v["adopt"]], ids=lambda v: v["id"])
 def test_a_pinned_defect_is_not_reproduced(vector):
     assert values(vector) != pytest.approx(vector["expected"], rel=1e-9)
+
+
+SCHEDULES = [v for v in ALL if v["quantity"] != "permutation"]
+
+
+@pytest.mark.parametrize("vector", SCHEDULES, ids=lambda v: v["id"])
+def test_holds_its_end_stays_within_its_bounds_and_has_a_text(vector):
+    schedule = built(vector)
+    if not isinstance(schedule, Schedule):
+        return
+    low, high = schedule.bounds
+    slack = 1e-12 * max(abs(low), abs(high) if math.isfinite(high) else 1.0)
+    steps = np.arange(min(schedule.steps or 300, 3000))
+    curve = schedule(steps)
+    assert (curve >= low - slack).all() and (curve <= high + slack).all()
+    assert curve.tolist() == [schedule(t) for t in steps.tolist()]
+    if schedule.steps is not None:
+        assert schedule(schedule.steps) == schedule(schedule.steps + 10**6) == schedule.end_value
+    if "custom" not in str(schedule):
+        assert parse(str(schedule)) == schedule == from_json(schedule.to_json())
+
+
+def test_there_is_a_file_for_every_library():
+    found = {MODULES.get(v["library"], v["library"].replace("-", "_")) for v in ALL}
+    assert found <= set(compat.LIBRARIES)

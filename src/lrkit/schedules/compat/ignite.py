@@ -147,6 +147,8 @@ def create_lr_scheduler_with_warmup(
 ) -> Rates:  # fmt: skip
     """start + (end − start)·t/(duration − 1), then the schedule; where that begins with the end value, the two share an update.
 
+    ignite compares the two bit by bit, so that a rounding there can repeat the value; here they are the same to twelve digits.
+
     Args:
         lr_scheduler: A schedule of this module, or of `compat.torch`.
         warmup_start_value: Value at update 0.
