@@ -19,6 +19,9 @@ SCHEDULES = [
     "linear 12 to 0.1",
     "warmup 4 from 0.1 > constant",
     "exponential 6 to 0.01",
+    "warmup 3 * decay 0.5 every 4 stairs",
+    "repeat 3 (cosine 4) scale 0.8",
+    "points(cosine) 0:0.04 2.5:1 11:0.01",
 ]
 OPTIMIZERS = {
     "sgd": lambda p, lr: torch.optim.SGD(p, lr=lr),
@@ -405,3 +408,23 @@ class TestHardCases:
         optimizer.param_groups[0]["lr"] = rate
         with pytest.raises(InputError, match="must be finite and at least 0"):
             attach(optimizer, lr="linear 10")
+
+
+class TestAbsoluteValuesAndUnits:
+    def test_an_absolute_schedule_sets_every_group_to_its_values(self):
+        a, b = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
+        optimizer = torch.optim.SGD([{"params": [a], "lr": 0.5}, {"params": [b], "lr": 0.1}], lr=1.0)
+        attachment = attach(optimizer, lr="base 0.2 (linear 4)")
+        assert [group["lr"] for group in optimizer.param_groups] == [0.2, 0.2]
+        optimizer.step()
+        assert [values["lr"] for values in attachment.values()] == pytest.approx([0.15, 0.15])
+
+    def test_one_that_turns_negative_is_refused(self):
+        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+        with pytest.raises(InputError, match="falls below 0, and a negative lr climbs the loss"):
+            attach(optimizer, lr="base 1 origin -3 (linear 4)")
+
+    def test_tokens_and_samples_are_units_too(self):
+        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+        attachment = attach(optimizer, lr="warmup 1e6tok > cosine 3200samples", tokens_per_step=1e5, samples_per_step=32)
+        assert str(attachment.schedules["lr"][None]) == "warmup 10 > cosine 100"

@@ -102,9 +102,13 @@ def _by_group(key: str, spec: Spec | Mapping[str, Spec], clock: dict[str, Any]) 
         raise InputError(f"attach({key}={{}}): the mapping is empty. Map a group's name to a schedule.")
     given: dict[str | None, Spec] = {None: spec} if not isinstance(spec, Mapping) else dict(spec.items())
     try:
-        return {name: resolved(as_schedule(one), **clock) for name, one in given.items()}
+        schedules = {name: resolved(as_schedule(one), **clock) for name, one in given.items()}
     except InputError as error:
         raise InputError(f"attach({key}=…): {error}") from error
+    for schedule in schedules.values():
+        if schedule.bounds[0] < 0:  # other libraries' absolute values can be
+            raise InputError(f"attach({key}=…): {schedule} falls below 0, and a negative {key} climbs the loss. Raise its end.")
+    return schedules
 
 
 class Attachment(record.Pausable):
