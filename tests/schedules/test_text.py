@@ -1,6 +1,7 @@
 """The text form: what people type is read, what is wrong is pointed at, what is relative waits for its length."""
 
 import contextlib
+import re
 
 import pytest
 from hypothesis import example, given
@@ -120,3 +121,96 @@ class TestTemplates:
     def test_called_unresolved_are_refused(self):
         with pytest.raises(InputError, match=r"it has no steps yet. Call .resolve\(total=…\) first"):
             parse("warmup 5% > cosine")(3)
+
+
+class TestUnitsAndSlowerClocks:
+    def test_a_run_may_be_given_as_a_duration(self):
+        assert parse("warmup 5% > cosine").resolve(total="10ep", steps_per_epoch=100).steps == 1000
+        assert parse("cosine").resolve(total="1e12tok", tokens_per_step=4e6).steps == 250_000
+        assert parse("cosine").resolve(total=1e12 / 4e6).steps == 250_000
+        with pytest.raises(InputError, match=r"total='soon'\): total must be a number of updates, or a duration"):
+            parse("cosine").resolve(total="soon")
+
+    def test_inside_each_a_step_is_the_larger_unit(self):
+        """Epochs are epochs there too, and a share is of the run in those units."""
+        for text in ("each 1ep (cosine 90)", "each 1ep (cosine 90ep)", "each 391 (cosine 90ep)"):
+            assert str(parse(text).resolve(steps_per_epoch=391)) == "each 391 (cosine 90)"
+        schedule = parse("each 1ep (warmup 10% > cosine)").resolve(total="100ep", steps_per_epoch=391)
+        assert str(schedule) == "each 391 (warmup 10 > cosine 90)"
+
+    @pytest.mark.parametrize(
+        ("text", "total"),
+        [
+            ("repeat 3 (cosine)", 100),
+            ("repeat 4 (warmup 5 > cosine) scale 0.5", 99),
+            ("warmup 5% * cosine", 77),
+            ("warmup 10% > repeat 2 (cosine) stretch 2", 100),
+            ("between 0.1 and 1 (cosine)", 50),
+            ("base 0.1 (warmup 5% > cosine)", 60),
+            ("constant at 0.5 * cosine", 40),
+            ("(warmup 5% > cosine)[:20] > linear", 100),
+            ("each 10 (cosine)", 100),
+            ("points 0:0.1 50%:1 100%:0", 100),
+        ],
+    )
+    def test_what_takes_the_rest_fills_the_run(self, text, total):
+        assert parse(text).resolve(total=total).steps == total
+
+    @pytest.mark.parametrize("text", ["repeat (cosine)", "repeat 2 (constant)", "(decay 0.9)[5:] > linear 5"])
+    def test_what_never_ends_or_begins_is_refused(self, text):
+        with pytest.raises(InputError):
+            parse(text).resolve(total=100)
+
+    def test_a_template_survives_a_pickle_and_says_what_it_needs(self):
+        import pickle
+
+        template = parse("warmup 2ep > repeat 3 (cosine 1e6tok) > linear 5%")
+        assert pickle.loads(pickle.dumps(template)) == template
+        assert template.needs == ("total", "steps_per_epoch", "tokens_per_step")
+        assert parse("cosine 5").resolve(total=9) == parse("cosine 5"), "a schedule resolves to itself"
+
+
+class TestHints:
+    @pytest.mark.parametrize(
+        ("text", "meant"),
+        [
+            ("cosine 100 floor 0.1", "'to'"),
+            ("warmup 5 , cosine 9", "'>'"),
+            ("warmup 5 - > cosine 9", "'>'"),
+            ("stable 100", "'hold'"),
+            ("step 30", "'decay'"),
+            ("cosine 10 to 10%", "a factor is a number: 0.1, not 10%"),
+            ("warmup(cosin) 5", "'cosine'"),
+            ("repeet 5 (cosine 3)", "'repeat'"),
+            ("inverse 0.1 powr 2", "'power'"),
+        ],
+    )
+    def test_know_what_people_say_elsewhere(self, text, meant):
+        with pytest.raises(InputError) as caught:
+            parse(text)
+        assert meant in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("text", "place", "message"),
+        [
+            ("power(0.5, 3) 5", 12, "takes p in brackets"),
+            ("cosine(2) 5", 7, "expected"),
+            ("tanh(3, -3) 5", 5, "high must be above low"),
+            ("points 0:1 5", 13, "expected ':'"),
+            ("points 5:1 3:0", 1, "the steps must be in order"),
+            ("(cosine 5)[3:2]", 11, "at least one step"),
+            ("(cosine 5)[1.5:]", 12, "whole number"),
+            ("repeat 0 (cosine 5)", 1, "must be above 0"),
+            ("between 0 (cosine 5)", 11, "expected 'and'"),
+            ("decay 2", 1, "what grows needs a ceiling"),
+            ("decay 1 every 5", 1, "would never change"),
+            ("radam 0.5", 1, "beta2 in"),
+            ("custom mine", 1, "a function, which no text can hold"),
+            ("(cosine 5", 10, "expected ')'"),
+            ("base 0.1 cosine 5", 10, "expected '('"),
+        ],
+    )
+    def test_point_at_the_place(self, text, place, message):
+        with pytest.raises(InputError, match=re.escape(message)) as caught:
+            parse(text)
+        assert f"at character {place}." in str(caught.value)

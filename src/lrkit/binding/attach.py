@@ -34,7 +34,7 @@ Groups = list[dict[str, Any]]
 def attach(
     optimizer: torch.optim.Optimizer,
     *,
-    total: int | None = None,
+    total: int | str | None = None,
     steps_per_epoch: int | None = None,
     tokens_per_step: float | None = None,
     samples_per_step: float | None = None,
@@ -45,7 +45,8 @@ def attach(
 
     Args:
         optimizer: Any torch optimizer.
-        total: Optimizer updates of the whole run; what ``%`` and a stage without a duration need.
+        total: Optimizer updates of the whole run, or its duration (``"90ep"``); what ``%`` and a stage without a duration
+            need.
         steps_per_epoch: Optimizer updates of one epoch; what ``ep`` needs.
         tokens_per_step: Tokens of one update, over all processes; what ``tok`` needs.
         samples_per_step: Samples of one update, over all processes; what ``samples`` needs.

@@ -8,7 +8,6 @@ import typer
 
 if TYPE_CHECKING:
     from lrkit.schedules.base import Schedule
-    from lrkit.schedules.template import Template
 
 _EXAMPLE = 1000  # updates over which a template is drawn where nobody says how many
 
@@ -24,67 +23,80 @@ class Form(StrEnum):
 
 def command(
     text: Annotated[str, typer.Argument(metavar='"TEXT"', help='E.g. "warmup 5% > cosine to 0.1".')],
-    total: Annotated[int | None, typer.Option(help="Updates of the whole run, which % refers to.")] = None,
+    total: Annotated[str | None, typer.Option(help="The whole run, which % refers to: updates, or e.g. 90ep.")] = None,
     steps_per_epoch: Annotated[int | None, typer.Option(help="Updates of an epoch, which ep refers to.")] = None,
     tokens_per_step: Annotated[float | None, typer.Option(help="Tokens of an update, which tok refers to.")] = None,
     samples_per_step: Annotated[float | None, typer.Option(help="Samples of an update, which samples refers to.")] = None,
+    lr: Annotated[float | None, typer.Option(help="The base rate: show rates instead of factors.")] = None,
+    at: Annotated[list[int] | None, typer.Option(help="Also print the value at this step; may be given again.")] = None,
     diff: Annotated[str | None, typer.Option(metavar='"TEXT"', help="Another schedule: say where the two part.")] = None,
     export: Annotated[Form | None, typer.Option(help="Write it in another form instead of drawing it.")] = None,
     out: Annotated[Path | None, typer.Option(help="File for --export; the terminal where not given.")] = None,
 ) -> None:
     """Read a schedule, draw it, print its values at the places that matter, and name what is probably a mistake."""
     from lrkit.cli.screen import console
+    from lrkit.errors import InputError
     from lrkit.schedules.compare import diff as compare
     from lrkit.schedules.linter import lint
-    from lrkit.schedules.template import Template
+    from lrkit.schedules.syntax import Clock
+    from lrkit.schedules.template import Template, read_for
     from lrkit.schedules.text import parse
 
-    clock = {"steps_per_epoch": steps_per_epoch, "tokens_per_step": tokens_per_step, "samples_per_step": samples_per_step}
+    if (export is None and out is not None) or (export is not None and (diff is not None or at)):
+        raise InputError("schedule: --out goes with --export, and --diff and --at do not. Leave one of them out.")
     parsed = parse(text)
     other = None if diff is None else parse(diff)
+    given = None if total is None else int(total) if total.isdecimal() else total
     needs = {need for one in (parsed, other) if isinstance(one, Template) for need in one.needs}
-    shown = _EXAMPLE if total is None and needs == {"total"} and export is None else total
-    schedule = _resolved(parsed, shown, clock)
+    example = given is None and needs == {"total"} and export is None
+    clock = Clock(_EXAMPLE if example else given, steps_per_epoch, tokens_per_step, samples_per_step)
+    schedule = read_for(parsed, clock)
     if export is not None:
-        _export(schedule, export, out, total)
+        _export(schedule, export, out, clock.total, lr)
         return
     console.print(str(parsed), style="bold", markup=False)
     if schedule is not parsed:
-        assumed = " (an example: say --total)" if shown != total else ""
-        console.print(f"over {shown or schedule.steps} updates{assumed}: {schedule}", markup=False)
-    _show(schedule)
-    for remark in lint(schedule, shown, steps_per_epoch):
+        assumed = " (an example: say --total)" if example else ""
+        console.print(f"over {clock.total or schedule.steps} updates{assumed}: {schedule}", markup=False)
+    _show(schedule, lr, at or [])
+    for remark in lint(schedule, clock.total, steps_per_epoch):
         console.print(f"  ! {remark}", markup=False)
     if other is not None:
-        second = _resolved(other, shown, clock)
-        console.print(f"\nbeside {second}:\n{compare(schedule, second, shown)}", markup=False)
+        second = read_for(other, clock)
+        console.print(f"\nbeside {second}:\n{compare(schedule, second, clock.total)}", markup=False)
 
 
-def _resolved(parsed: "Schedule | Template", total: int | None, clock: dict[str, int | float | None]) -> "Schedule":
-    from lrkit.schedules.template import resolved
+def _scale(schedule: "Schedule", lr: float | None) -> float:
+    """What the values are multiplied with to be shown: the base rate, where they are factors and it was given."""
+    from lrkit.errors import InputError, real
 
-    return resolved(parsed, total, **clock)  # type: ignore[arg-type]
+    if lr is not None and schedule.base is not None:
+        raise InputError("schedule --lr: its values are absolute already. Leave --lr out.")
+    return 1.0 if lr is None else real("schedule", "lr", lr, above=0.0)
 
 
-def _show(schedule: "Schedule") -> None:
-    """The curve, and a line a stage."""
+def _show(schedule: "Schedule", lr: float | None, at: list[int]) -> None:
+    """The curve, a line a stage, and the values that were asked for."""
     from lrkit.cli.screen import console
     from lrkit.reporting.terminal import draw
     from lrkit.schedules.base import length_shown
 
     stages: tuple[Schedule, ...] = getattr(schedule, "stages", (schedule,))
-    length = length_shown(schedule)
+    length, scale = length_shown(schedule), _scale(schedule, lr)
     steps = range(0, length, max(1, length // 2000))
-    console.print(draw(steps, [schedule(step) for step in steps]), markup=False)
+    console.print(draw(steps, [schedule(step) * scale for step in steps]), markup=False)
     start = 0
     for stage in stages:
         last = start + (stage.steps or length - start) - 1
-        console.print(f"  steps {start:>7}–{last:<7}  {schedule(start):.4g} → {schedule(last):.4g}   {stage}", markup=False)
+        ends = f"{schedule(start) * scale:.4g} → {schedule(last) * scale:.4g}"
+        console.print(f"  steps {start:>7}–{last:<7}  {ends}   {stage}", markup=False)
         start = last + 1
-    console.print(f"  after that         {schedule(length):.4g}", markup=False)
+    console.print(f"  after that         {schedule(length) * scale:.4g}", markup=False)
+    for step in at:
+        console.print(f"  at step {step:>7}    {schedule(step) * scale:.6g}", markup=False)
 
 
-def _export(schedule: "Schedule", form: Form, out: Path | None, total: int | None) -> None:
+def _export(schedule: "Schedule", form: Form, out: Path | None, total: int | None, lr: float | None) -> None:
     """Write a schedule in another form, all of it or nothing."""
     from lrkit.cli.screen import console
     from lrkit.errors import FileError, reason
@@ -93,12 +105,13 @@ def _export(schedule: "Schedule", form: Form, out: Path | None, total: int | Non
     if form is Form.json:
         text = schedule.to_json()
     elif form is Form.csv:
-        rows = (f"{step},{schedule(step)!r}" for step in range(total or length_shown(schedule)))
-        text = "\n".join(["step,lr" if schedule.base is not None else "step,factor", *rows])
+        scale = _scale(schedule, lr)
+        rows = (f"{step},{schedule(step) * scale!r}" for step in range(total or length_shown(schedule)))
+        text = "\n".join(["step,factor" if schedule.base is None and lr is None else "step,lr", *rows])
     elif form is Form.code:
         text = f"import lrkit\n\nschedule = lrkit.parse({str(schedule)!r})"
     else:
-        base = "" if schedule.base is None else "  # absolute rates: give the optimizer lr=1"
+        base = "" if schedule.base is None else "  # its values are absolute: give the optimizer lr=1"
         text = (
             f"import lrkit\nimport torch\n\nschedule = lrkit.parse({str(schedule)!r})\n"
             f"scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule){base}"

@@ -54,8 +54,8 @@ def draw(
     if mark:
         at = {min(width - 1, max(0, int((position - first) * across / 2))) for position in mark}
         out.append(f"{'':>{margin}}  {''.join('▲' if i in at else ' ' for i in range(width)).rstrip()}")
-    left = _label(first)
-    out.append(f"{'':>{margin}}  {left}{_label(last):>{width - len(left)}}")
+    left = _place(first)
+    out.append(f"{'':>{margin}}  {left}{_place(last):>{width - len(left)}}")
     return "\n".join(out)
 
 
@@ -70,3 +70,7 @@ def _joined(dots: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
 
 def _label(value: float) -> str:
     return f"{value:.3g}"
+
+
+def _place(value: float) -> str:
+    return str(int(value)) if value == int(value) and abs(value) < 1e7 else _label(value)

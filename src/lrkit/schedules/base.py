@@ -126,18 +126,19 @@ class Schedule(ABC):
         part: Schedule = _room().parts.Part(self, start, stop)
         return part
 
-    def branch(self, step: int, tail: Any) -> Schedule:
+    def branch(self, step: int, tail: Any, **clock: Any) -> Schedule:
         """Leave this schedule at `step` and go on along `tail`. Every value before `step` stays the same to the bit.
 
         Args:
             step: The first update of the tail, at least 1.
             tail: A text, which starts at the value that this schedule has at `step` (``"linear 1000"``, a cool-down), or a
                 Schedule; one that starts elsewhere is scaled so that the join is continuous.
+            **clock: ``steps_per_epoch=``, ``tokens_per_step=``, ``samples_per_step=``, where the tail's units need them.
 
         Raises:
             InputError: If the step is below 1, or no factor makes the join continuous.
         """
-        branched: Schedule = _room().change.branch(self, step, tail)
+        branched: Schedule = _room().change.branch(self, step, tail, **clock)
         return branched
 
     def extend(self, step: int, total: int) -> Schedule:
@@ -156,6 +157,10 @@ class Schedule(ABC):
         extended: Schedule = _room().change.extend(self, step, total)
         return extended
 
+    def resolve(self, **clock: Any) -> Schedule:  # noqa: ARG002  (a Template's shape)
+        """Itself: its durations are steps already. So what `parse` gives can be resolved, whatever it is."""
+        return self
+
     def plot(self, ax: Axes | None = None, base: float | None = None) -> Axes:
         """Draw the curve; endless schedules are drawn over 1,000 steps more than their finite part.
 
@@ -163,13 +168,9 @@ class Schedule(ABC):
             ax: Axes to draw on; a new figure's where None.
             base: Draw rates instead of factors: the base value to multiply with.
         """
-        import numpy
-
         from lrkit.figures.charts import schedule_curve
 
-        total = length_shown(self)
-        # Both sides of a jump are drawn: every step of a short run, a fine grid of a long one.
-        steps = numpy.unique(numpy.linspace(0, total - 1, min(total, 4000)).round())
+        steps = grid(length_shown(self), most=4000)  # both sides of a jump are drawn
         absolute = base is not None or self.base is not None
         label = "learning rate" if absolute else "factor of the base rate"
         return schedule_curve(steps, self(steps) * (1.0 if base is None else base), ax, ylabel=label)
@@ -183,6 +184,13 @@ class Schedule(ABC):
 def length_shown(schedule: Schedule) -> int:
     """Over how many steps a schedule is drawn: its own, or 1,000 more than its finite part."""
     return schedule.steps or sum(stage.steps or 1000 for stage in getattr(schedule, "stages", (schedule,)))
+
+
+def grid(total: int, most: int) -> Any:
+    """(n,) every step of a run, or so many of them, evenly spread."""
+    import numpy
+
+    return numpy.unique(numpy.linspace(0, total - 1, min(total, most)).round())
 
 
 def onward(step: Any, last: int | None, m: Any) -> Any:
@@ -201,6 +209,8 @@ def _room() -> Any:
 
 def check_steps(call: str, steps: object, instead: str) -> int:
     """The number of steps as an int; refused if it is not a whole number of at least 1."""
+    if isinstance(steps, str):
+        raise InputError(f"{call}(steps={steps!r}): relative durations are for the text form, e.g. parse('warmup 5% > cosine').")
     if isinstance(steps, bool) or not isinstance(steps, Integral):
         raise InputError(f"{call}(steps={steps!r}): steps must be a whole number of optimizer updates. {instead}")
     if not 1 <= int(steps) <= LARGEST:
@@ -221,5 +231,5 @@ def check_schedule(call: str, schedule: object) -> Schedule:
     if not isinstance(schedule, Schedule):
         raise InputError(f"{call}({schedule!r}): must be a Schedule. Parse a text, resolve a Template first.")
     if schedule.base is not None:
-        raise InputError(f"{call}({schedule}): its values are absolute, and only factors can be composed. Compose what it holds.")
+        raise InputError(f"{call}({schedule}): its values are absolute, and only factors can be composed. Compose its .schedule.")
     return schedule

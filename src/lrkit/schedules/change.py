@@ -38,17 +38,17 @@ def part_of(schedule: Schedule, part: slice) -> Schedule:
     return schedule if start == 0 and stop == schedule.steps else schedule.cut(start, stop)
 
 
-def branch(schedule: Schedule, step: int, tail: str | Schedule | Template) -> Schedule:
+def branch(schedule: Schedule, step: int, tail: str | Schedule | Template, **clock: Any) -> Schedule:
     """`schedule.branch(step, tail)`; see there."""
     step = whole("branch", "step", step, 1, what=_UPDATES)
     if isinstance(schedule, Rates):
-        return Rates(branch(schedule.schedule, step, _without_base(schedule, tail)), schedule.base, schedule.origin)
+        return Rates(branch(schedule.schedule, step, _without_base(schedule, tail), **clock), schedule.base, schedule.origin)
     level = schedule(step)
     if isinstance(tail, str):
         tail = template_of(tail)
     if isinstance(tail, Template):
-        clock = Clock(total=schedule.steps if "total" in tail.needs else None)
-        tail = tail.build(clock, level, done=step)
+        total = schedule.steps if "total" in tail.needs else None
+        tail = tail.build(Clock(total, **clock), level, done=step)
     if not isinstance(tail, Schedule):
         raise InputError(f"branch(tail={tail!r}): must be a text or a Schedule, e.g. 'linear 1000'.")
     return Join(part_of(schedule, slice(0, step)), _from_level(tail, level))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lrkit.errors import whole
-from lrkit.schedules.base import Schedule, length_shown
-from lrkit.schedules.template import Template, resolved
+from lrkit.schedules.base import Schedule, grid, length_shown
+from lrkit.schedules.syntax import Clock
+from lrkit.schedules.template import Template, read_for
 from lrkit.schedules.text import as_schedule
 
 _MOST = 1_000_000  # updates that are compared one by one; of longer runs, so many of them
@@ -46,13 +46,23 @@ class Difference:
         )
 
 
-def diff(a: str | Schedule | Template, b: str | Schedule | Template, total: int | None = None) -> Difference:
+def diff(
+    a: str | Schedule | Template,
+    b: str | Schedule | Template,
+    total: int | str | None = None,
+    steps_per_epoch: int | None = None,
+    tokens_per_step: float | None = None,
+    samples_per_step: float | None = None,
+) -> Difference:
     """Compare two schedules, step by step.
 
     Args:
         a: A schedule in any form.
         b: Another.
-        total: Updates to compare; where None, those of the longer one. Templates need it.
+        total: Updates to compare; where None, those of the longer one. Of more than a million, so many are compared.
+        steps_per_epoch: Optimizer updates of one epoch.
+        tokens_per_step: Tokens of one update.
+        samples_per_step: Samples of one update.
 
     Raises:
         InputError: If one cannot be read or resolved.
@@ -64,9 +74,10 @@ def diff(a: str | Schedule | Template, b: str | Schedule | Template, total: int 
     """
     import numpy
 
-    one, other = (resolved(as_schedule(schedule), total) for schedule in (a, b))
-    run = max(length_shown(one), length_shown(other)) if total is None else whole("diff", "total", total, 1)
-    steps = numpy.unique(numpy.linspace(0, run - 1, min(run, _MOST)).round())
+    clock = Clock(total, steps_per_epoch, tokens_per_step, samples_per_step)
+    one, other = (read_for(as_schedule(schedule), clock) for schedule in (a, b))
+    run: int = max(length_shown(one), length_shown(other)) if clock.total is None else clock.total
+    steps = grid(run, _MOST)
     x, y = one(steps), other(steps)
     gap = numpy.abs(x - y)
     apart = numpy.flatnonzero(gap > _SAME * numpy.maximum(numpy.abs(x), numpy.abs(y)))

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import lrkit.schedules.easing as shapes
 from lrkit.errors import InputError, real, whole
 from lrkit.schedules.base import Schedule
 from lrkit.schedules.compose import Between, Rates, Repeat, Times
@@ -44,10 +43,9 @@ def warm_restarts(
     growth = real("warm_restarts", "growth", growth, least=1.0)
     if peak_decay > 1:
         raise InputError(f"warm_restarts(peak_decay={peak_decay:g}): peaks must not grow. Take a number in (0, 1].")
-    shape = shapes.easing(easing)
-    if isinstance(steps, int) and (end == 0 or peak_decay == 1):
-        return Repeat(Segment(1.0, end, steps, shape), times, growth, peak_decay)
-    if isinstance(steps, int):
+    if not isinstance(steps, Sequence) and (end == 0 or peak_decay == 1):
+        return Repeat(Segment(1.0, end, steps, easing), times, growth, peak_decay)
+    if not isinstance(steps, Sequence):
         if times is None:
             came = f"warm_restarts(peak_decay={peak_decay:g}, end={end:g})"
             raise InputError(f"{came}: peaks that decay to a floor above 0 need a number of periods. Say times=…")
@@ -58,7 +56,15 @@ def warm_restarts(
     else:
         periods = list(steps)
     peaks = [max(end, peak_decay**k) for k in range(len(periods))]
-    return Join(*(Segment(peak, end, n, shape) for peak, n in zip(peaks, periods, strict=True)))
+    return Join(*(Segment(peak, end, n, easing) for peak, n in zip(peaks, periods, strict=True)))
+
+
+def _lowest(call: str, low: float) -> float:
+    """The lowest factor of a cyclical rate, whose highest is 1."""
+    low = real(call, "low", low, least=0.0)
+    if low >= 1:
+        raise InputError(f"{call}(low={low:g}): low must be below 1, the highest factor. A third or a quarter is usual.")
+    return low
 
 
 def _zigzag(half_cycle: int, scale: float = 1.0) -> Repeat:
@@ -90,7 +96,7 @@ def triangular(half_cycle: int, low: float = 0.25) -> Between:
         >>> wave(0), wave(10), wave(15), wave(20)
         (0.25, 1.0, 0.625, 0.25)
     """
-    return Between(low, 1.0, _cyclical(half_cycle, "triangular", 1.0))
+    return Between(_lowest("triangular", low), 1.0, _cyclical(half_cycle, "triangular", 1.0))
 
 
 def triangular2(half_cycle: int, low: float = 0.25) -> Between:
@@ -103,7 +109,7 @@ def triangular2(half_cycle: int, low: float = 0.25) -> Between:
     Raises:
         InputError: If a number is out of its range.
     """
-    return Between(low, 1.0, _cyclical(half_cycle, "triangular2", 1.0))
+    return Between(_lowest("triangular2", low), 1.0, _cyclical(half_cycle, "triangular2", 1.0))
 
 
 def exp_range(half_cycle: int, gamma: float = 0.99994, low: float = 0.25) -> Between:
@@ -117,7 +123,7 @@ def exp_range(half_cycle: int, gamma: float = 0.99994, low: float = 0.25) -> Bet
     Raises:
         InputError: If a number is out of its range.
     """
-    return Between(low, 1.0, _cyclical(half_cycle, "exp_range", gamma))
+    return Between(_lowest("exp_range", low), 1.0, _cyclical(half_cycle, "exp_range", gamma))
 
 
 def from_range(low: float, high: float, half_cycle: int, mode: str = "triangular", gamma: float = 0.99994) -> Rates:

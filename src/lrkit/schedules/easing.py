@@ -257,7 +257,7 @@ class Tanh(_Shape):
 
     word = "tanh"
     above_zero = ("k",)
-    low: float = -7.0
+    low: float = -6.0
     high: float = 3.0
     k: float = 1.0
 
@@ -299,22 +299,25 @@ SHAPES: dict[str, type[_Shape]] = {
 }
 
 
-def easing(name: "str | Easing") -> Easing:
+def easing(call: str, name: "str | Easing") -> Easing:
     """The easing of that name; an easing is handed through.
 
     Raises:
-        InputError: If there is none of that name.
+        InputError: If there is none of that name, or it is neither.
 
     Examples:
-        >>> easing("1-sqrt")
+        >>> easing("Segment", "1-sqrt")
         Power(p=0.5)
     """
-    if not isinstance(name, str):
+    if hasattr(name, "between"):
         return name
+    if not isinstance(name, str):
+        raise InputError(f"{call}(easing={name!r}): must be an easing or its name, e.g. 'cosine' or lrkit.schedules.Power(2).")
     if name not in EASINGS:
         near = get_close_matches(name, EASINGS, n=1)
         hint = f"Did you mean {near[0]!r}? " if near else ""
-        raise InputError(f"easing({name!r}): there is none of that name. {hint}There are {', '.join(EASINGS)}, and Power(p).")
+        known = f"There are {', '.join(EASINGS)}, and Power(p)."
+        raise InputError(f"{call}(easing={name!r}): there is none of that name. {hint}{known}")
     return EASINGS[name]
 
 

@@ -12,6 +12,31 @@ _TOKEN = re.compile(
 )
 
 
+# What people say elsewhere, and the word for it here.
+_MEANT = {
+    said: meant
+    for meant, words in {
+        "to": ("floor", "min", "end", "until"),
+        "from": ("start",),
+        ">": ("then", ",", "-"),
+        "hold": ("stable", "keep"),
+        "constant": ("const",),
+        "cosine": ("cos", "anneal"),
+        "polynomial": ("poly",),
+        "decay": ("step", "steplr", "gamma"),
+        "exponential": ("exp",),
+        "repeat": ("restart", "restarts", "cycle", "cyclic"),
+        "base": ("lr",),
+        "points": ("piecewise",),
+        "1-sqrt": ("sqrt",),
+        "inverse": ("rsqrt",),
+        "warmup": ("ramp",),
+        "each": ("epoch",),
+    }.items()
+    for said in words
+}
+
+
 @dataclass(frozen=True)
 class Token:
     """A word, a number or a mark, and where it stands."""
@@ -73,8 +98,13 @@ class Tokens:
 
     def hint(self, words: Iterable[str]) -> str:
         """The word that may have been meant by the next token."""
-        token = self.peek()
-        near = get_close_matches(token.text[:40], list(words), n=1) if token else []
+        token, known = self.peek(), list(words)
+        if token is None:
+            return ""
+        meant = _MEANT.get(token.text)
+        near = [meant] if meant in known or meant == ">" else get_close_matches(token.text[:40], known, n=1)
+        if token.text == "%":
+            return " (a factor is a number: 0.1, not 10%)"
         return f" (did you mean {near[0]!r}?)" if near else ""
 
     def number(self, after: str, least: str = "must be at least 0: a negative rate climbs the loss") -> float:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from lrkit.errors import whole
-from lrkit.schedules.base import Schedule, length_shown
+from lrkit.schedules.base import Schedule, grid, length_shown
 from lrkit.schedules.compose import Between, Each, Rates, Repeat, Times
 from lrkit.schedules.easing import number_text
 from lrkit.schedules.parts import Hold, Join, Part, Segment
-from lrkit.schedules.template import Template, resolved
+from lrkit.schedules.syntax import Clock
+from lrkit.schedules.template import Template, read_for
 from lrkit.schedules.text import as_schedule
 
 _MOST = 100_000  # updates that are looked at one by one; of longer runs, so many of them
@@ -44,16 +44,33 @@ class _Plan:
     values: Any  # (n,) their factors
 
 
-def lint(schedule: str | Schedule | Template, total: int | None = None, steps_per_epoch: int | None = None) -> tuple[Remark, ...]:
+class Remarks(tuple[Remark, ...]):
+    """What `lint` has to say; prints one remark a line."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self)) or "nothing to remark"
+
+
+def lint(
+    schedule: str | Schedule | Template,
+    total: int | str | None = None,
+    steps_per_epoch: int | None = None,
+    tokens_per_step: float | None = None,
+    samples_per_step: float | None = None,
+) -> Remarks:
     """Name what is probably a mistake in a schedule.
 
     Args:
         schedule: A schedule in any form; a template needs what `resolve` needs.
         total: Optimizer updates of the run; the schedule's own where None.
-        steps_per_epoch: Optimizer updates of an epoch, for the rules that count epochs.
+        steps_per_epoch: Optimizer updates of an epoch, also for the rules that count epochs.
+        tokens_per_step: Tokens of one update.
+        samples_per_step: Samples of one update.
 
     Returns:
-        Remarks, in the order of their steps; none where all is well.
+        Remarks, in the order of their steps; none where all is well. Of a run above 100,000 updates so many are looked at.
 
     Raises:
         InputError: If the schedule cannot be read or resolved.
@@ -62,15 +79,14 @@ def lint(schedule: str | Schedule | Template, total: int | None = None, steps_pe
         >>> [remark.code for remark in lint("linear 500 from 0 to 1 > cosine 9500")]
         ['zero_first_update']
     """
-    import numpy
-
-    given = resolved(as_schedule(schedule), total, steps_per_epoch)
+    clock = Clock(total, steps_per_epoch, tokens_per_step, samples_per_step)
+    given = read_for(as_schedule(schedule), clock)
     factors = given.schedule if isinstance(given, Rates) and given.origin == 0 else given
-    run = length_shown(given) if total is None else whole("lint", "total", total, 1, what="a whole number of updates")
-    steps = numpy.unique(numpy.linspace(0, run - 1, min(run, _MOST)).round())
-    plan = _Plan(factors, given, run, total is not None, steps_per_epoch, steps, factors(steps))
+    run = length_shown(given) if clock.total is None else clock.total
+    steps = grid(run, _MOST)
+    plan = _Plan(factors, given, run, total is not None, clock.steps_per_epoch, steps, factors(steps))
     remarks = {remark for rule in _RULES for remark in rule(plan)}
-    return tuple(sorted(remarks, key=lambda remark: (remark.step, remark.code)))
+    return Remarks(sorted(remarks, key=lambda remark: (remark.step, remark.code)))
 
 
 def _zeros(plan: _Plan) -> Iterator[Remark]:
@@ -79,7 +95,7 @@ def _zeros(plan: _Plan) -> Iterator[Remark]:
         yield Remark("zero_first_update", text, 0)
     planned = plan.total if plan.schedule.steps is None else min(plan.total, plan.schedule.steps)
     later = plan.steps[(plan.values == 0) & (plan.steps > 0) & (plan.steps < planned)]
-    if len(later):
+    if len(later) and not any(_vanishes(plan)):
         yield Remark("zero_update", "the rate is 0 inside the planned run. Give the stage a floor above 0.", int(later[0]))
 
 
@@ -111,6 +127,14 @@ def _epochs(plan: _Plan) -> Iterator[Remark]:
         of = f" of the run's {plan.total}" if plan.told else ""
         text = f"the schedule plans only {steps} updates{of}. If these are epochs, say so: '{steps}ep'."
         yield Remark("epochs_as_steps", text, steps)
+
+
+def _vanishes(plan: _Plan) -> Iterator[Remark]:
+    top, early = float(plan.values.max()), plan.steps < plan.total / 2
+    gone = plan.steps[early & (plan.values < 1e-6 * top) & (plan.steps > plan.steps[plan.values.argmax()])]
+    if plan.schedule.steps is None and len(gone) and plan.values[early][-1] < 1e-6 * top:
+        text = "after that the rate is below a millionth of its highest. If its periods are epochs, say so: 'every 1ep'."
+        yield Remark("epochs_as_steps", text, int(gone[0]))
 
 
 def _falls(plan: _Plan) -> Iterator[Remark]:
@@ -186,9 +210,10 @@ def _late_restarts(plan: _Plan) -> Iterator[Remark]:
 
 
 def _limits(plan: _Plan) -> Iterator[Remark]:
-    low, high = float(plan.given(plan.steps).min()), float(plan.values.max())
-    if low < 0:
-        yield Remark("negative", f"the rate falls to {low:.3g}: a negative rate climbs the loss.", int(plan.values.argmin()))
+    rates, high = plan.given(plan.steps), float(plan.values.max())
+    if rates.min() < 0:
+        text = f"the rate falls to {rates.min():.3g}: a negative rate climbs the loss. Raise its end."
+        yield Remark("negative", text, int(plan.steps[(rates < 0).argmax()]))
     if high > 1 + 1e-9 and plan.given.base is None:
         text = f"the factor rises to {high:.3g}, above the base rate. Set the optimizer's rate to the highest you want."
         yield Remark("above_base", text, int(plan.steps[plan.values.argmax()]))
@@ -206,5 +231,5 @@ def _half_cycles(plan: _Plan) -> Iterator[Remark]:
 
 
 _RULES: tuple[Callable[[_Plan], Iterator[Remark]], ...] = (
-    _zeros, _ends, _epochs, _falls, _warmup, _jumps, _late_restarts, _limits, _half_cycles,
+    _zeros, _ends, _epochs, _vanishes, _falls, _warmup, _jumps, _late_restarts, _limits, _half_cycles,
 )  # fmt: skip

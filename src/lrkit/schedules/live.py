@@ -10,6 +10,7 @@ import lrkit.schedules.compat.torch as theirs
 import lrkit.schedules.compat.transformers as transformers
 from lrkit.errors import InputError
 from lrkit.schedules.base import Schedule
+from lrkit.schedules.compose import Each, Rates
 
 _PLAIN = {
     "StepLR": ("step_size", "gamma"),
@@ -22,7 +23,7 @@ _PLAIN = {
 }  # schedulers whose arguments are kept under their own names
 
 
-def from_torch(scheduler: Any, group: int = 0, quantity: str = "lr") -> Schedule:
+def from_torch(scheduler: Any, group: int = 0, quantity: str = "lr", every: int = 1) -> Schedule:
     """Read a torch scheduler into a pure Schedule of absolute values, from its step 0 on.
 
     Also those of transformers, which are LambdaLR inside, and a wrapper such as accelerate's that holds one as ``.scheduler``.
@@ -32,6 +33,7 @@ def from_torch(scheduler: Any, group: int = 0, quantity: str = "lr") -> Schedule
         scheduler: A live scheduler; it is only looked at.
         group: Index of the param group whose values are wanted.
         quantity: ``"lr"``, or ``"momentum"`` of those that drive it too.
+        every: Optimizer updates for each of the scheduler's steps: those of an epoch, where it is stepped once an epoch.
 
     Raises:
         InputError: If it is none that can be read, or there is no such group.
@@ -42,6 +44,10 @@ def from_torch(scheduler: Any, group: int = 0, quantity: str = "lr") -> Schedule
         >>> str(from_torch(torch.optim.lr_scheduler.StepLR(optimizer, 30)))
         'base 0.1 (decay 0.1 every 30 stairs)'
     """
+    if every != 1:
+        inner = from_torch(scheduler, group, quantity)
+        held = Each(inner.schedule if isinstance(inner, Rates) else inner, every)
+        return Rates(held, inner.base, inner.origin) if isinstance(inner, Rates) else held
     while not hasattr(scheduler, "base_lrs") and hasattr(scheduler, "scheduler"):
         scheduler = scheduler.scheduler
     name = next((kind.__name__ for kind in type(scheduler).__mro__ if kind.__name__ in _READERS or kind.__name__ in _PLAIN), None)

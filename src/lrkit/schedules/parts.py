@@ -9,7 +9,7 @@ from typing import Any
 
 from lrkit.errors import InputError
 from lrkit.schedules.base import Schedule, check_schedule, check_steps, check_value, onward
-from lrkit.schedules.easing import Easing, Exponential, Floats, linear, number_text
+from lrkit.schedules.easing import Easing, Exponential, Floats, easing, linear, number_text
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Segment(Schedule):
         start: Value that the segment comes from. A factor of the base value, so usually in [0, 1].
         end: Value that it goes to; it holds from step `steps` on.
         steps: Optimizer updates. At least 1.
-        easing: The shape between the two.
+        easing: The shape between the two: ``"cosine"``, ``"1-sqrt"``, …, or an easing such as ``Power(3)``.
         arrive: False (a decay): update 0 has `start`, and `end` is what follows the last update. True (a warm-up): the last
             update has `end`, and update 0 is already one step on the way.
 
@@ -38,7 +38,7 @@ class Segment(Schedule):
     start: float
     end: float
     steps: int
-    easing: Easing = linear
+    easing: Easing | str = linear  # a name becomes its easing
     arrive: bool = False
     _low: float = field(init=False, repr=False, compare=False)
     _high: float = field(init=False, repr=False, compare=False)
@@ -51,8 +51,7 @@ class Segment(Schedule):
         object.__setattr__(self, "arrive", bool(self.arrive))
         object.__setattr__(self, "_low", min(ends))
         object.__setattr__(self, "_high", max(ends))
-        if not hasattr(self.easing, "between"):
-            raise InputError(f"Segment(easing={self.easing!r}): must be an easing, e.g. lrkit.schedules.Power(2).")
+        object.__setattr__(self, "easing", easing("Segment", self.easing))
         if isinstance(self.easing, Exponential) and not (self.start > 0 and self.end > 0):
             came = f"start={number_text(self.start)}, end={number_text(self.end)}"
             raise InputError(f"Segment({came}): an exponential never reaches 0. Give it a small end such as 0.001.")
@@ -60,9 +59,10 @@ class Segment(Schedule):
     def value(self, step: Any, m: Any) -> Any:
         """The easing at u = clip((step + arrive) / steps, 0, 1), kept from rounding past the ends."""
         u = (step + self.arrive) / self.steps
+        shape: Any = self.easing
         if m is not Floats:
-            return m.clip(self.easing.between(self.start, self.end, m.clip(u, 0.0, 1.0), m), self._low, self._high)
-        value = self.easing.between(self.start, self.end, u if 0.0 < u < 1.0 else 0.0 if u < 0.5 else 1.0, m)
+            return m.clip(shape.between(self.start, self.end, m.clip(u, 0.0, 1.0), m), self._low, self._high)
+        value = shape.between(self.start, self.end, u if 0.0 < u < 1.0 else 0.0 if u < 0.5 else 1.0, m)
         return value if self._low <= value <= self._high else self._low if value < self._low else self._high
 
     @property

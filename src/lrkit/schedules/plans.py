@@ -40,7 +40,7 @@ def wsd(total: int, warmup: int, decay: int, easing: str | Easing = "1-sqrt", en
     if whole("wsd", "total", total, 1, what=_UPDATES) - warmup - decay < 1:
         came = f"wsd({total}, warmup={warmup}, decay={decay})"
         raise InputError(f"{came}: warmup and decay must leave at least one update to hold. Shorten them.")
-    return Join(*_rise(warmup), Hold(1.0, total - warmup - decay), Segment(1.0, end, decay, shapes.easing(easing)))
+    return Join(*_rise(warmup), Hold(1.0, total - warmup - decay), Segment(1.0, end, decay, easing))
 
 
 def wsd_s(periods: Sequence[int], warmup: int, decay: int, easing: str | Easing = "linear", end: float = 0.0) -> Schedule:
@@ -66,7 +66,7 @@ def wsd_s(periods: Sequence[int], warmup: int, decay: int, easing: str | Easing 
         if whole("wsd_s", "periods", steps, 1, what=_UPDATES) - rise - decay < 1:
             came = f"wsd_s(periods={list(periods)}, warmup={warmup}, decay={decay})"
             raise InputError(f"{came}: a period of {steps} leaves no update to hold. Shorten the rise or the decay.")
-    fall = Segment(1.0, end, decay, shapes.easing(easing))
+    fall = Segment(1.0, end, decay, easing)
     plateaus = [Join(Hold(1.0, steps - rise - decay), fall) for steps, rise in zip(periods, rises, strict=True)]
     return Join(*_rise(warmup), *plateaus)
 
@@ -88,6 +88,7 @@ def inverse_sqrt(warmup: int, total: int | None = None, cooldown: int = 0, end: 
         (1.0, 0.5)
     """
     warmup = whole("inverse_sqrt", "warmup", warmup, 1, what=_UPDATES)
+    cooldown = whole("inverse_sqrt", "cooldown", cooldown, 0, what=_UPDATES)
     return _decaying("inverse_sqrt", warmup, Hyperbolic(1.0, 0.5, every=warmup), total, cooldown, end)
 
 
@@ -105,12 +106,12 @@ def power_scheduler(warmup: int, b: float = 0.51, total: int | None = None, deca
         InputError: If a number is out of its range, or the rise and the fall do not fit.
     """
     warmup = whole("power_scheduler", "warmup", warmup, 1, what=_UPDATES)
+    decay = whole("power_scheduler", "decay", decay, 0, what=_UPDATES)
     return _decaying("power_scheduler", warmup, Hyperbolic(1.0, b, every=warmup), total, decay, end)
 
 
 def _decaying(call: str, warmup: int, law: Hyperbolic, total: int | None, fall: int, end: float) -> Schedule:
     """A rise, a tail, and a linear fall where there is an end."""
-    fall = whole(call, "cooldown", fall, 0, what=_UPDATES)
     if total is None and fall:
         raise InputError(f"{call}(warmup={warmup}): a fall at the end needs an end. Say total=…")
     if total is None:
@@ -124,6 +125,8 @@ def _decaying(call: str, warmup: int, law: Hyperbolic, total: int | None, fall: 
 
 def one_cycle(total: int, rise: float = 0.3, start: float = 0.04, end: float = 4e-6, easing: str | Easing = "cosine") -> Schedule:
     """Rise from `start` to the peak, then fall far below it (super-convergence, arXiv:1708.07120).
+
+    In lrkit's convention: the rise arrives, the fall departs. `compat.torch.OneCycleLR` has torch's own numbers.
 
     Args:
         total: Optimizer updates in all, at least 2.
@@ -140,12 +143,13 @@ def one_cycle(total: int, rise: float = 0.3, start: float = 0.04, end: float = 4
         'warmup(cosine) 300 from 0.04 > cosine 700 to 4e-06'
     """
     up, down = _halves("one_cycle", total, rise)
-    shape = shapes.easing(easing)
-    return Join(Segment(start, 1.0, up, shape, arrive=True), Segment(1.0, end, down, shape))
+    return Join(Segment(start, 1.0, up, easing, arrive=True), Segment(1.0, end, down, easing))
 
 
 def one_cycle_momentum(total: int, rise: float = 0.3, low: float = 0.85 / 0.95, easing: str | Easing = "cosine") -> Schedule:
-    """The momentum (or β₁) of one cycle: down while the rate rises, and up again; a factor of the highest.
+    """The momentum of one cycle: down while the rate rises, and up again.
+
+    A factor of the highest: give the optimizer the highest momentum, e.g. 0.95, and attach this to ``momentum``.
 
     Args:
         total: Optimizer updates in all, at least 2.
@@ -157,8 +161,7 @@ def one_cycle_momentum(total: int, rise: float = 0.3, low: float = 0.85 / 0.95, 
         InputError: If a number is out of its range.
     """
     down, up = _halves("one_cycle_momentum", total, rise)
-    shape = shapes.easing(easing)
-    return Join(Segment(1.0, low, down, shape, arrive=True), Segment(low, 1.0, up, shape))
+    return Join(Segment(1.0, low, down, easing, arrive=True), Segment(low, 1.0, up, easing))
 
 
 def _halves(call: str, total: int, rise: float) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from lrkit.errors import LARGEST, InputError
 from lrkit.schedules.base import Schedule, check_steps, check_value, onward
-from lrkit.schedules.easing import Easing, Exponential, Floats, linear, number_text
+from lrkit.schedules.easing import Easing, Exponential, Floats, easing, linear, number_text
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,14 @@ class Points(Schedule):
     """
 
     points: tuple[tuple[float, float], ...]
-    easing: Easing = linear
+    easing: Easing | str = linear  # a name becomes its easing
 
     def __post_init__(self) -> None:
         points = _checked(self.points)
         places = [place for place, _ in points]
         if places != sorted(places):
             raise InputError(f"Points({places}): the steps must be in order. Sort the points.")
-        if not hasattr(self.easing, "between"):
-            raise InputError(f"Points(easing={self.easing!r}): must be an easing, e.g. lrkit.schedules.Power(2).")
+        object.__setattr__(self, "easing", easing("Points", self.easing))
         if isinstance(self.easing, Exponential) and not all(value > 0 for _, value in points):
             raise InputError("Points(exponential): an exponential never reaches 0. Give every point a value above 0.")
         object.__setattr__(self, "points", points)
@@ -51,12 +50,13 @@ class Points(Schedule):
         """The easing between the two points around the step."""
         places: list[float] = self._places  # type: ignore[attr-defined]
         last = len(places) - 1
+        shape: Any = self.easing
         if m is Floats:
             i = bisect_right(places, step) - 1
             if i < 0 or i == last:
                 return self.points[max(i, 0)][1]
             (x, start), (beyond, end) = self.points[i], self.points[i + 1]
-            value = self.easing.between(start, end, (step - x) / (beyond - x), m)
+            value = shape.between(start, end, (step - x) / (beyond - x), m)
             return m.clip(value, min(start, end), max(start, end))
         i = m.searchsorted(m.asarray(places), step, side="right") - 1
         before, after = m.clip(i, 0, last), m.clip(i + 1, 0, last)
@@ -64,7 +64,7 @@ class Points(Schedule):
         gap = xs[after] - xs[before]
         u = m.clip((step - xs[before]) / m.where(gap > 0, gap, 1.0), 0.0, 1.0)
         start, end = ys[before], ys[after]
-        inside = m.clip(self.easing.between(start, end, u, m), m.minimum(start, end), m.maximum(start, end))
+        inside = m.clip(shape.between(start, end, u, m), m.minimum(start, end), m.maximum(start, end))
         return m.where((i < 0) | (i >= last), ys[before], inside)
 
     @property

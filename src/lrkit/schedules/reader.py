@@ -15,6 +15,7 @@ from lrkit.schedules.points import Points
 from lrkit.schedules.syntax import UNITS, Chain, Clock, Duration, Loop, Node, Product, Slice, Slower, Stage, Wrapped, is_constant
 from lrkit.schedules.tails import Geometric, Hyperbolic, Law, Rectified, Tail
 
+_DURATIONS = "durations are steps (500), per cent (5%), epochs (2ep), tokens (1e9tok) or samples (1e6samples)"
 _DEEPEST = 40  # brackets within brackets
 _EDGES = ("from", "to", "at", "arrive", "every", "stairs", "for")
 OPTIONS = (*_EDGES, "power", "offset", "stretch", "scale", "and", "over", "origin")
@@ -30,7 +31,7 @@ class Reader:
 
     def __init__(self, tokens: Tokens) -> None:
         self.tokens, self.depth = tokens, 0
-        self.allowed: tuple[str, ...] = OPTIONS
+        self.allowed: tuple[str, ...] = ()  # the options of the stage before
 
     def chain(self) -> Node:
         """product { ">" product }"""
@@ -108,8 +109,7 @@ class Reader:
         unit = next((unit for unit in UNITS if unit and self.tokens.take(unit)), "")
         after = self.tokens.peek(kind="word")
         if after and not unit and after.at == token.at + len(token.text):
-            units = "steps (500), per cent (5%), epochs (2ep), tokens (1e9tok) or samples (1e6samples)"
-            raise self.tokens.error(after.at, f"{after.text!r} is no unit; durations are {units}")
+            raise self.tokens.error(after.at, f"{after.text!r} is no unit; {_DURATIONS}")
         amount = float(token.text)
         whole = unit != "" or amount == int(min(amount, LARGEST)) or needed_after == "every"
         if amount == 0 or amount > LARGEST * (1e9 if unit else 1) or not whole:
@@ -191,6 +191,8 @@ class Reader:
         """A schedule without an end, or the beginning of one."""
         number = self.tokens.number(word.text)
         given = self.options(word.text, _TAILS[word.text])
+        if word.text == "decay" and number > 1 and "to" not in given:
+            raise self.tokens.error(word.at, "what grows needs a ceiling, e.g. 'decay 2 to 100'; to fall straight say 'linear'")
         every: Duration = given.get("every") or Duration(1.0)
         duration, stairs = given.get("for"), "stairs" in given
 
@@ -317,6 +319,8 @@ def _is_endless(node: Node) -> bool:
         return not own or any(map(_is_endless, own))
     if isinstance(node, Loop):
         return node.times is None
+    if isinstance(node, Slice):
+        return node.stop is None and _is_endless(node.body)
     return isinstance(node, Wrapped | Slower) and _is_endless(node.body)
 
 

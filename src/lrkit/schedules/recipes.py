@@ -3,6 +3,7 @@
 All give factors of the base rate. Durations are optimizer updates; for ``5%``, ``2ep`` and their kin use the text form.
 """
 
+import math
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from operator import mul
@@ -47,7 +48,7 @@ def warmup(steps: int, start: float = 0.0, end: float = 1.0, easing: str | Easin
         >>> [warmup(4)(t) for t in range(4)]
         [0.25, 0.5, 0.75, 1.0]
     """
-    return Segment(start, end, steps, shapes.easing(easing), arrive=True)
+    return Segment(start, end, steps, easing, arrive=True)
 
 
 def exponential_warmup(period: float) -> Schedule:
@@ -59,7 +60,7 @@ def exponential_warmup(period: float) -> Schedule:
     Raises:
         InputError: If `period` is not above 0.
     """
-    decay = 2.718281828459045 ** (-1.0 / real("exponential_warmup", "period", period, above=0.0))
+    decay = math.exp(-1.0 / real("exponential_warmup", "period", period, above=0.0))
     return Between(1.0, 0.0, Tail(Geometric(decay), start=decay))
 
 
@@ -328,4 +329,4 @@ def piecewise(points: Sequence[tuple[float, float]], easing: str | Easing = "lin
     Raises:
         InputError: If the steps are not in order, or a factor is negative.
     """
-    return Points(tuple(points), shapes.easing(easing))
+    return Points(tuple(points), easing)

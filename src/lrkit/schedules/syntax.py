@@ -6,9 +6,10 @@ A clock turns durations into steps; each piece of syntax says how long it is by 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from lrkit.errors import InputError, real, whole
 from lrkit.schedules.base import Schedule
@@ -22,21 +23,30 @@ ENDLESS = math.inf
 
 @dataclass(frozen=True)
 class Clock:
-    """What turns units into steps: updates of the run and of an epoch, tokens and samples of an update; None if not known."""
+    """What turns units into steps: updates of the run and of an epoch, tokens and samples of an update; None if not known.
 
-    total: int | None = None
+    `total` may be a duration itself: ``"90ep"``, ``"1e12tok"``.
+    """
+
+    total: Any = None  # an int, once it is made
     steps_per_epoch: int | None = None
     tokens_per_step: float | None = None
     samples_per_step: float | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("total", 1), ("steps_per_epoch", 1)):
-            if getattr(self, name) is not None:
-                number = whole("resolve", name, getattr(self, name), least, what="a whole number of updates")
-                object.__setattr__(self, name, number)
+        for name in ("total", "steps_per_epoch"):
+            given = getattr(self, name)
+            if given is not None and not isinstance(given, str):
+                given = int(given) if isinstance(given, float) and given == given // 1 else given  # 1e12 / 4e6
+                object.__setattr__(self, name, whole("resolve", name, given, what="a whole number of updates"))
         for name in ("tokens_per_step", "samples_per_step"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, real("resolve", name, getattr(self, name), above=0.0))
+        if isinstance(self.total, str):
+            object.__setattr__(self, "total", _duration_of(self.total).steps(Clock(None, *self._units())))
+
+    def _units(self) -> tuple[int | None, float | None, float | None]:
+        return self.steps_per_epoch, self.tokens_per_step, self.samples_per_step
 
 
 @dataclass(frozen=True)
@@ -68,6 +78,14 @@ class Duration:
     def steps(self, clock: Clock) -> int:
         """In optimizer updates, rounded to a whole number of at least 1."""
         return max(1, int(self.exact(clock) + 0.5))
+
+
+def _duration_of(text: str) -> Duration:
+    """``"90ep"`` as a duration."""
+    match = re.fullmatch(r"\s*(\d+\.?\d*(?:[eE]\+?\d+)?)\s*(ep|tok|samples)?\s*", text)
+    if match is None or not 0 < float(match[1]) < math.inf:
+        raise InputError(f"resolve(total={text!r}): total must be a number of updates, or a duration: '90ep', '1e12tok'.")
+    return Duration(float(match[1]), match[2] or "")
 
 
 class Node(Protocol):
@@ -268,14 +286,23 @@ class Slower:
 
     def length(self, clock: Clock) -> float | None:
         """The body's, so many times."""
-        length = self.body.length(clock)
+        length = self.body.length(self._slower(clock))
         return length if length in (None, ENDLESS) else max(1, int((length or 0) + 0.5)) * self.every.steps(clock)
+
+    def _slower(self, clock: Clock) -> Clock:
+        """The clock of the body, which counts in units of so many updates."""
+        n = self.every.steps(clock)
+        total = None if clock.total is None else max(1, clock.total // n)
+        epoch = None if clock.steps_per_epoch is None or clock.steps_per_epoch % n else clock.steps_per_epoch // n
+        tokens, samples = (None if one is None else one * n for one in (clock.tokens_per_step, clock.samples_per_step))
+        return Clock(total, epoch, tokens, samples)
 
     def build(self, clock: Clock, steps: int | None, level: float) -> Schedule:  # noqa: ARG002  (it starts at 1)
         """The slower schedule; a body that takes the rest of the run takes it in the larger units."""
-        length, every = self.body.length(clock), self.every.steps(clock)
+        slower, every = self._slower(clock), self.every.steps(clock)
+        length = self.body.length(slower)
         own = None if length == ENDLESS else int(length + 0.5) if length is not None else steps and max(1, steps // every)
-        return Each(self.body.build(clock, own, 1.0), every)
+        return Each(self.body.build(slower, own, 1.0), every)
 
     def durations(self) -> Iterator[Duration | None]:
         """Its own, and the body's."""

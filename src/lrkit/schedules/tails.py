@@ -178,7 +178,7 @@ class Tail(Schedule):
         object.__setattr__(self, "start", check_value("Tail", "start", self.start))
         grows = isinstance(self.law, Geometric) and self.law.ratio > 1
         if grows and self.limit is None:
-            raise InputError(f"Tail({self.law}): what grows needs a ceiling. Say limit=…")
+            raise InputError(f"Tail({self.law}): what grows needs a ceiling. Say limit=…, in a text 'to …'.")
         if self.limit is not None:
             object.__setattr__(self, "limit", check_value("Tail", "limit", self.limit))
             beyond = self.limit < self.start if grows else self.limit > self.start

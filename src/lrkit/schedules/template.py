@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from lrkit.errors import InputError
@@ -29,7 +29,7 @@ class Template:
 
     def resolve(
         self,
-        total: int | None = None,
+        total: int | str | None = None,
         steps_per_epoch: int | None = None,
         tokens_per_step: float | None = None,
         samples_per_step: float | None = None,
@@ -37,7 +37,8 @@ class Template:
         """Turn every duration into steps.
 
         Args:
-            total: Optimizer updates of the whole run; what ``%`` and a stage without a duration need.
+            total: Optimizer updates of the whole run, or its duration as a text (``"90ep"``, ``"1e12tok"``); what ``%`` and a
+                stage without a duration need.
             steps_per_epoch: Optimizer updates of one epoch; what ``ep`` needs.
             tokens_per_step: Tokens of one update, over all processes; what ``tok`` needs.
             samples_per_step: Samples of one update, over all processes; what ``samples`` needs.
@@ -93,7 +94,7 @@ def _read(text: str) -> object:
 
 def resolved(
     spec: Schedule | Template,
-    total: int | None = None,
+    total: int | str | None = None,
     steps_per_epoch: int | None = None,
     tokens_per_step: float | None = None,
     samples_per_step: float | None = None,
@@ -101,3 +102,10 @@ def resolved(
     """The schedule itself, or the template resolved."""
     given = (total, steps_per_epoch, tokens_per_step, samples_per_step)
     return spec.resolve(*given) if isinstance(spec, Template) else spec
+
+
+def read_for(spec: Schedule | Template, clock: Clock) -> Schedule:
+    """The schedule as it stands beside a run: a template that needs no total is not told it, and may turn out longer."""
+    if isinstance(spec, Schedule):
+        return spec
+    return spec.build(clock if "total" in spec.needs else replace(clock, total=None))

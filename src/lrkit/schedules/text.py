@@ -63,7 +63,8 @@ def template_of(text: str) -> Template:
     syntax = reader.chain()
     if reader.tokens.peek() is not None:
         hint = reader.tokens.hint(reader.allowed)
-        raise reader.tokens.error(reader.tokens.place(), f"expected '>' or the end, {reader.tokens.got()}{hint}")
+        here = ", ".join((*reader.allowed, "'>' or the end"))
+        raise reader.tokens.error(reader.tokens.place(), f"expected {here}, {reader.tokens.got()}{hint}")
     return Template(syntax)
 
 

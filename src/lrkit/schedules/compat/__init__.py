@@ -2,9 +2,10 @@
 
     schedules.compat.torch.OneCycleLR(base_lr=0.01, max_lr=0.1, total_steps=1000)
 
-Each file is one library: its constructors take that library's arguments and `base_lr`, give the values that it gives within the
-planned run, and hold the last one past the end, where many of them climb or turn negative. No library is imported. A file loads
-when it is first asked for.
+A file of LIBRARIES is one library: its constructors take that library's arguments and `base_lr`, give the values that it gives
+within the planned run, and hold the last one past the end, where many of them climb or turn negative. What it has no room for is
+in a file that begins with its name; what several share is in common, frame, stairs and plateau. No library is imported. A file
+loads when it is first asked for.
 """
 
 from importlib import import_module

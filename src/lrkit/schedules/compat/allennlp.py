@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from lrkit.errors import InputError, real, whole
+from lrkit.errors import InputError, real
 from lrkit.schedules.base import Schedule
-from lrkit.schedules.compat.common import absolute, chain, choice, exactly
-from lrkit.schedules.compat.torch_more import ReduceLROnPlateau, geometric, milestone_stairs
+from lrkit.schedules.compat.common import absolute, chain, choice, count, exactly, items, overwritten, poly, share, way
+from lrkit.schedules.compat.stairs import drops, geometric
+from lrkit.schedules.compat.torch import ReduceLROnPlateau
 from lrkit.schedules.compat.transformers import (
     get_constant_schedule,
     get_constant_schedule_with_warmup,
@@ -20,9 +21,7 @@ from lrkit.schedules.compat.transformers import (
     get_cosine_with_hard_restarts_schedule_with_warmup,
 )
 from lrkit.schedules.compose import Rates, Repeat, Times
-from lrkit.schedules.easing import Polynomial
 from lrkit.schedules.easing import cosine as cosine_shape
-from lrkit.schedules.easing import linear as linear_shape
 from lrkit.schedules.parts import Hold, Join, Part, Segment
 from lrkit.schedules.tails import Hyperbolic, Tail
 
@@ -38,17 +37,19 @@ _EPOCHS, _BATCHES = "a whole number of epochs", "a whole number of batches"
 
 def step(base_lr: float, step_size: int, gamma: float = 0.1) -> Rates:
     """value(k) = base·gamma^⌊k/step_size⌋, k epochs."""
-    return absolute(geometric("step", gamma, whole("step", "step_size", step_size)), base_lr)
+    every = count("step", "step_size", step_size, 1, what=_EPOCHS)
+    return absolute(geometric("step", "gamma", gamma, every, stairs=True), base_lr)
 
 
 def multi_step(base_lr: float, milestones: Sequence[int], gamma: float = 0.1) -> Rates:
     """value(k) = base·gamma^(how many milestones are ≤ k), k epochs."""
-    return absolute(milestone_stairs("multi_step", milestones, gamma), base_lr)
+    places = [count("multi_step", "milestones", place, what=_EPOCHS) for place in items("multi_step", "milestones", milestones)]
+    return absolute(drops("multi_step", "gamma", gamma, places), base_lr)
 
 
 def exponential(base_lr: float, gamma: float = 0.1) -> Rates:
     """value(k) = base·gamma^k, k epochs."""
-    return absolute(geometric("exponential", gamma, stairs=False), base_lr)
+    return absolute(geometric("exponential", "gamma", gamma), base_lr)
 
 
 def cosine(base_lr: float, t_initial: int, t_mul: float = 1.0, eta_min: float = 0.0, eta_mul: float = 1.0) -> Rates:
@@ -66,7 +67,7 @@ def cosine(base_lr: float, t_initial: int, t_mul: float = 1.0, eta_min: float = 
     """
     base, low = real("cosine", "base_lr", base_lr, above=0.0), real("cosine", "eta_min", eta_min, least=0.0)
     mul, peak = real("cosine", "t_mul", t_mul, above=0.0), real("cosine", "eta_mul", eta_mul, least=0.0)
-    end, first = low / base, whole("cosine", "t_initial", t_initial, what=_EPOCHS)
+    end, first = low / base, count("cosine", "t_initial", t_initial, 1, what=_EPOCHS)
     if mul == int(mul) and (peak == 1 or (end == 0 and 0 < peak < 1)):
         return absolute(Repeat(Segment(1.0, end, first, cosine_shape), None, mul, peak), base)
     cycles: list[Schedule] = []
@@ -75,6 +76,12 @@ def cosine(base_lr: float, t_initial: int, t_mul: float = 1.0, eta_min: float = 
         cycles.append(Segment(peak**n, end, int(first * mul**n), cosine_shape))
         n, total = n + 1, total + int(first * mul**n)
     return absolute(Join(*cycles, Hold(end)), base)
+
+
+def _batches(call: str, num_epochs: int, num_steps_per_epoch: int) -> int:
+    """The whole run."""
+    each = count(call, "num_steps_per_epoch", num_steps_per_epoch, 1, what=_BATCHES)
+    return count(call, "num_epochs", num_epochs, 1, what=_EPOCHS) * each
 
 
 def polynomial_decay(
@@ -90,17 +97,16 @@ def polynomial_decay(
         end_learning_rate: A rate, not a factor; the warm-up begins at 0 all the same.
     """
     call = "polynomial_decay"
-    warm, total = whole(call, "warmup_steps", warmup_steps, 0, what=_BATCHES), whole(call, "num_epochs", num_epochs, what=_EPOCHS)
-    total *= whole(call, "num_steps_per_epoch", num_steps_per_epoch, what=_BATCHES)
+    warm, total = count(call, "warmup_steps", warmup_steps, what=_BATCHES), _batches(call, num_epochs, num_steps_per_epoch)
     top, end = real(call, "base_lr", base_lr, least=0.0), real(call, "end_learning_rate", end_learning_rate, least=0.0)
     base = top or end or 1.0
     top, end = top / base, end / base
-    rise = Segment(0.0, top, warm) if warm else None
+    rise = way(0.0, top, warm)
     if total <= warm:
         return absolute(Part(chain(rise, Hold(end)), 0, total), base)
     if power == 0:
         return absolute(exactly(chain(rise, Hold(top, total - warm), Hold(end)), total), base)
-    return absolute(chain(rise, Segment(top, end, total - warm, linear_shape if power == 1 else Polynomial(power))), base)
+    return absolute(chain(rise, Segment(top, end, total - warm, poly(power))), base)
 
 
 def linear_with_warmup(base_lr: float, num_epochs: int, num_steps_per_epoch: int, warmup_steps: int = 100) -> Rates:
@@ -117,12 +123,10 @@ def noam(model_size: int, warmup_steps: int, factor: float = 1.0, base_lr: float
         factor: At least 0.
         base_lr: The optimizer's rate, which is overwritten; it has no effect.
     """
-    warm = whole("noam", "warmup_steps", warmup_steps, what=_BATCHES)
-    if base_lr is not None:
-        real("noam", "base_lr", base_lr)
-    rise = Segment(1.0 / warm, 1.0, warm - 1) if warm > 1 else None
+    warm = count("noam", "warmup_steps", warmup_steps, 1, what=_BATCHES)
+    overwritten("noam", base_lr)
     peak = real("noam", "factor", factor, least=0.0) * (real("noam", "model_size", model_size, above=0.0) * warm) ** -0.5
-    return absolute(chain(Hold(1.0 / warm, 1), rise, Tail(Hyperbolic(1.0, 0.5, warm))), peak)
+    return absolute(chain(Hold(1.0 / warm, 1), way(1.0 / warm, 1.0, warm - 1), Tail(Hyperbolic(1.0, 0.5, warm))), peak)
 
 
 def slanted_triangular(
@@ -142,13 +146,9 @@ def slanted_triangular(
         InputError: If a number is out of its range.
     """
     call = "slanted_triangular"
-    total = whole(call, "num_epochs", num_epochs, what=_EPOCHS)
-    total *= whole(call, "num_steps_per_epoch", num_steps_per_epoch, what=_BATCHES)
-    if real(call, "cut_frac", cut_frac, least=0.0) > 1:
-        raise InputError(f"{call}(cut_frac={cut_frac:g}): cut_frac is a share of the run, at most 1. For 10 per cent say 0.1.")
-    low, cut = 1.0 / real(call, "ratio", ratio, above=0.0), int(total * cut_frac)
-    rise, fall = Segment(low, 1.0, cut) if cut else None, Segment(1.0, low, total - cut) if cut < total else None
-    return absolute(chain(rise, fall), base_lr)
+    total = _batches(call, num_epochs, num_steps_per_epoch)
+    low, cut = 1.0 / real(call, "ratio", ratio, above=0.0), int(total * share(call, "cut_frac", cut_frac))
+    return absolute(chain(way(low, 1.0, cut), way(1.0, low, total - cut)), base_lr)
 
 
 def combined(
@@ -170,7 +170,7 @@ def combined(
         InputError: If there is no scheduler, or one is not made by this module.
     """
     base = real("combined", "base_lr", base_lr, above=0.0)
-    each = 1 if num_steps_per_epoch is None else whole("combined", "num_steps_per_epoch", num_steps_per_epoch, what=_BATCHES)
+    each = 1 if num_steps_per_epoch is None else count("combined", "num_steps_per_epoch", num_steps_per_epoch, 1, what=_BATCHES)
     if not schedulers:
         raise InputError("combined([]): there is no scheduler. Give pairs of epochs and schedules.")
     stages: list[Schedule] = []
@@ -179,7 +179,7 @@ def combined(
         made = given(rate) if callable(given) and not isinstance(given, Schedule) else given
         if not isinstance(made, Rates) or made.origin != 0:
             raise InputError(f"combined({made}): must be made by this module. Give pairs of epochs and its schedules.")
-        steps = whole("combined", "epochs", epochs, what=_EPOCHS) * each
+        steps = count("combined", "epochs", epochs, 1, what=_EPOCHS) * each
         first, last = int(i > 0), steps - int(i == 0 and num_steps_per_epoch is None)
         level = rate if isinstance(given, Schedule) else made.base
         piece = made.schedule.cut(first, last + 1)
@@ -204,8 +204,8 @@ def inverted_triangular(
     call = "inverted_triangular"
     choice(call, "quantity", quantity, ("momentum",))
     low = 1.0 / real(call, "ratio", ratio, above=0.0)
-    fall, rise = whole(call, "cool_down", cool_down, 0, what=_EPOCHS), whole(call, "warm_up", warm_up, 0, what=_EPOCHS)
-    down = Segment(1.0, low, fall) if fall else None
+    fall, rise = count(call, "cool_down", cool_down, what=_EPOCHS), count(call, "warm_up", warm_up, what=_EPOCHS)
+    down = way(1.0, low, fall)
     if rise == 0:
         return absolute(exactly(chain(down, Hold(low, 1), Hold(1.0)), fall + 1) if fall else Hold(1.0), base_lr)
     return absolute(chain(down, Segment(low, 1.0, rise)), base_lr)

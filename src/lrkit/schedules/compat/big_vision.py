@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 
 from lrkit.errors import InputError, real, whole
 from lrkit.schedules.base import Schedule
-from lrkit.schedules.compat.common import absolute, chain, choice
+from lrkit.schedules.compat.common import absolute, chain, choice, count, held, share, way
+from lrkit.schedules.compat.stairs import staircase
 from lrkit.schedules.compose import Rates, Times
 from lrkit.schedules.easing import Polynomial, cosine
-from lrkit.schedules.parts import Hold, Join, Part, Segment
+from lrkit.schedules.parts import Part, Segment
 from lrkit.schedules.tails import Hyperbolic, Tail
 
 _CALL = "create_learning_rate_schedule"
@@ -23,31 +23,14 @@ _UNITS = ("steps", "examples", "epochs", "percent")
 
 
 def create_learning_rate_schedule(
-    total_steps: int,
-    batch_size: int | None = None,
-    data_size: int | None = None,
-    base: float = 1.0,
-    decay_type: str = "stair",
-    scale_with_batchsize: bool = False,
-    *,
-    warmup_steps: int | None = None,
-    warmup_examples: float | None = None,
-    warmup_epochs: float | None = None,
-    warmup_percent: float | None = None,
-    cooldown_steps: int | None = None,
-    cooldown_examples: float | None = None,
-    cooldown_epochs: float | None = None,
-    cooldown_percent: float | None = None,
-    power: float = 1.0,
-    end: float | None = None,
-    linear_end: float = 0.0,
-    timescale: float = 10_000.0,
-    timescale_examples: float | None = None,
-    shift: float = 0.0,
-    steps: Sequence[float] = (),
-    mults: Sequence[float] = (),
+    total_steps: int, batch_size: int | None = None, data_size: int | None = None, base: float = 1.0, decay_type: str = "stair",
+    scale_with_batchsize: bool = False, *, warmup_steps: int | None = None, warmup_examples: float | None = None,
+    warmup_epochs: float | None = None, warmup_percent: float | None = None, cooldown_steps: int | None = None,
+    cooldown_examples: float | None = None, cooldown_epochs: float | None = None, cooldown_percent: float | None = None,
+    power: float = 1.0, end: float | None = None, linear_end: float = 0.0, timescale: float = 10_000.0,
+    timescale_examples: float | None = None, shift: float = 0.0, steps: Sequence[float] = (), mults: Sequence[float] = (),
     base_lr: float | None = None,
-) -> Rates:
+) -> Rates:  # fmt: skip
     """decay(t)·min(1, t/W)·min(1, (T − t)/C), where decay starts at base·batch_size/256, or at `base`.
 
     Args:
@@ -80,7 +63,7 @@ def create_learning_rate_schedule(
         InputError: If a number is out of its range or missing, or a length is given twice.
     """
     del base_lr
-    total, peak = whole(_CALL, "total_steps", total_steps), real(_CALL, "base", base, above=0.0)
+    total, peak = count(_CALL, "total_steps", total_steps, 1), real(_CALL, "base", base, above=0.0)
     warm_in = (warmup_steps, warmup_examples, warmup_epochs, warmup_percent)
     cool_in = (cooldown_steps, cooldown_examples, cooldown_epochs, cooldown_percent)
     warm, cool = (_updates(n, x, total, batch_size, data_size) for n, x in (("warmup", warm_in), ("cooldown", cool_in)))
@@ -104,7 +87,7 @@ def _decay(kind: str, total: int, warm: int, poly: tuple[float, float], rsqrt: t
         fall = Segment(1.0, 0.0, total - warm, cosine)
     else:
         fall = Segment(1.0, poly[1], total - warm, Polynomial(poly[0]))
-    return chain(Segment(0.0, fall.start_value, warm) if warm else None, fall)
+    return chain(way(0.0, fall.start_value, warm), fall)
 
 
 def _updates(name: str, given: Sequence[float | None], total: int, batch: int | None, data: int | None) -> int:
@@ -117,12 +100,10 @@ def _updates(name: str, given: Sequence[float | None], total: int, batch: int | 
     unit, call = units[0], f"{name}_{units[0]}"
     value = given[_UNITS.index(unit)]
     if unit == "steps":
-        return whole(_CALL, call, value, 0)
+        return count(_CALL, call, value)
     length = real(_CALL, call, value, least=0.0)
     if unit == "percent":
-        if length > 1:
-            raise InputError(f"{_CALL}({call}={length:g}): it must be a share of the run, at most 1. For 5 per cent say 0.05.")
-        length *= total
+        length = share(_CALL, call, value) * total
     elif unit == "examples":
         length /= _needed("batch_size", batch)
     else:
@@ -137,7 +118,7 @@ def _needed(name: str, value: int | None) -> int:
 def _cooldown(cool: int, total: int) -> Schedule:
     """1, and a line to 0 at the end; of a longer one, the last part."""
     line = Segment(1.0, 0.0, cool)
-    return Part(line, cool - total, cool) if cool > total else chain(Hold(1.0, total - cool) if total > cool else None, line)
+    return Part(line, cool - total, cool) if cool > total else chain(held(1.0, total - cool), line)
 
 
 def _rsqrt(scale: float, shift: float, steps: int) -> Tail:
@@ -155,6 +136,4 @@ def _stair(steps: Sequence[float], mults: Sequence[float], total: int) -> Schedu
     if places != sorted(places) or len(mults) < len(places):
         came = f"{_CALL}(steps={list(steps)}, mults={list(mults)})"
         raise InputError(f"{came}: steps must be in order, with a mult for each. Sort them.")
-    bounds = [0, *(min(max(math.ceil(place), 0), total) for place in places), total]
-    lengths = [after - before for before, after in pairwise(bounds)]
-    return Join(*(Hold(value, n) for value, n in zip((1.0, *mults), lengths, strict=False) if n))
+    return staircase([math.ceil(place) for place in places], [1.0, *mults][: len(places) + 1], total)

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 from lrkit.errors import InputError, real
 from lrkit.schedules.base import Schedule
-from lrkit.schedules.compat.common import absolute, chain
-from lrkit.schedules.compat.composer_more import Clock
-from lrkit.schedules.compat.optax_more import geometric, items, poly, staircase
+from lrkit.schedules.compat.common import absolute, chain, held, items, poly
+from lrkit.schedules.compat.composer_time import Clock
+from lrkit.schedules.compat.stairs import drops, geometric
 from lrkit.schedules.compose import Rates, Repeat
 from lrkit.schedules.easing import Easing, cosine, linear
 from lrkit.schedules.parts import Hold, Segment
@@ -32,17 +32,13 @@ def StepScheduler(
     """value(t) = base_lr · gamma^floor(t/step_size), for ever."""
     clock = Clock("StepScheduler", max_duration, steps_per_epoch, ssr)
     every = clock.batches("step_size", step_size, least=1)
-    return absolute(geometric(real(clock.call, "gamma", gamma, least=0.0), every, stairs=True), base_lr)
+    return absolute(geometric(clock.call, "gamma", gamma, every, stairs=True), base_lr)
 
 
 def _stairs(clock: Clock, milestones: Sequence[str], gamma: float) -> Schedule:
     """gamma^#{milestones ≤ t}."""
-    places = sorted(clock.batches("milestones", milestone) for milestone in items(clock.call, "milestones", milestones))
-    gamma = real(clock.call, "gamma", gamma, least=0.0)
-    values = [1.0]
-    for _ in places:
-        values.append(values[-1] * gamma)
-    return staircase(places, values)
+    places = [clock.batches("milestones", milestone) for milestone in items(clock.call, "milestones", milestones)]
+    return drops(clock.call, "gamma", gamma, places)
 
 
 def MultiStepScheduler(
@@ -60,8 +56,8 @@ def ConstantScheduler(
     """value(t) = base_lr · alpha up to t_max, then base_lr; a t_max at or past the end of the run stays at alpha there."""
     clock = Clock("ConstantScheduler", max_duration, steps_per_epoch, ssr)
     steps = clock.batches("t_max", t_max)
-    held = Hold(real(clock.call, "alpha", alpha, least=0.0), steps) if steps else None
-    return absolute(chain(held, Hold(1.0) if steps < clock.total else None), base_lr)
+    low = held(real(clock.call, "alpha", alpha, least=0.0), steps)
+    return absolute(chain(low, Hold(1.0) if steps < clock.total else None), base_lr)
 
 
 def LinearScheduler(
@@ -80,7 +76,7 @@ def ExponentialScheduler(
     """value(t) = base_lr · gamma^(t/decay_period), for ever."""
     clock = Clock("ExponentialScheduler", max_duration, steps_per_epoch, ssr)
     every = clock.batches("decay_period", decay_period, least=1)
-    return absolute(geometric(real(clock.call, "gamma", gamma, least=0.0), every), base_lr)
+    return absolute(geometric(clock.call, "gamma", gamma, every), base_lr)
 
 
 def CosineAnnealingScheduler(

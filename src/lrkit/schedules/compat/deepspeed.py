@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 
-from lrkit.errors import InputError, real, whole
+from lrkit.errors import InputError, real
 from lrkit.schedules.base import Schedule
-from lrkit.schedules.compat.common import chain, choice
-from lrkit.schedules.compat.optax_more import Frame, count, scaled, staircase
+from lrkit.schedules.compat.common import chain, choice, count, overwritten, way
+from lrkit.schedules.compat.frame import Frame, scaled
+from lrkit.schedules.compat.stairs import staircase
 from lrkit.schedules.compose import Each, Rates
 from lrkit.schedules.easing import cosine
 from lrkit.schedules.parts import Hold, Segment
@@ -25,7 +26,7 @@ _INTERVALS = 1000  # of a range test that is given no length
 
 def _rise(call: str, low: float, high: float, warmup_num_steps: int, warmup_type: str) -> tuple[int, Schedule]:
     """W = max(2, steps), and W updates from one factor to the other: along log(t + 1)/log W, or t/W."""
-    steps = max(2, whole(call, "warmup_num_steps", warmup_num_steps, what="a whole number of updates"))
+    steps = max(2, count(call, "warmup_num_steps", warmup_num_steps, 1))
     if choice(call, "warmup_type", warmup_type, ("log", "linear")) == "linear":
         return steps, Segment(low, high, steps)
     shares = [math.log(t + 1) / math.log(steps) for t in range(steps)]
@@ -74,7 +75,7 @@ def WarmupDecayLR(
         InputError: If an argument is out of its range.
     """
     call = "WarmupDecayLR"
-    _overwritten(call, base_lr)
+    overwritten(call, base_lr)
     total = count(call, "total_num_steps", total_num_steps, least=1)
     frame = Frame.over(call, (warmup_min_lr, warmup_max_lr))
     low, high = frame.of(warmup_min_lr), frame.of(warmup_max_lr)
@@ -104,14 +105,8 @@ def WarmupCosineLR(
     total = count(call, "total_num_steps", total_num_steps, least=1)
     low, end = real(call, "warmup_min_ratio", warmup_min_ratio, least=0.0), real(call, "cos_min_ratio", cos_min_ratio, least=0.0)
     steps, rise = _rise(call, low, 1.0, warmup_num_steps, warmup_type)
-    fall = Segment(1.0, end, total - steps, cosine, arrive=True) if total > steps else None
+    fall = way(1.0, end, total - steps, cosine, arrive=True)
     return Rates(chain(rise, fall) if fall else rise.cut(0, total), real(call, "base_lr", base_lr))
-
-
-def _overwritten(call: str, base_lr: float | None) -> None:
-    """Refuse an optimizer's rate that is none, although it has no effect."""
-    if base_lr is not None:
-        real(call, "base_lr", base_lr)
 
 
 def LRRangeTest(
@@ -132,9 +127,9 @@ def LRRangeTest(
         InputError: If an argument is out of its range.
     """
     call = "LRRangeTest"
-    _overwritten(call, base_lr)
-    low, size = real(call, "lr_range_test_min_lr", lr_range_test_min_lr), lr_range_test_step_size
-    whole(call, "lr_range_test_step_size", size)
+    overwritten(call, base_lr)
+    low = real(call, "lr_range_test_min_lr", lr_range_test_min_lr)
+    size = count(call, "lr_range_test_step_size", lr_range_test_step_size, 1)
     rate = real(call, "lr_range_test_step_rate", lr_range_test_step_rate, least=0.0)
     total = _INTERVALS * size if steps is None else count(call, "steps", steps, least=1)
     if not lr_range_test_staircase:
@@ -171,7 +166,7 @@ def OneCycle(
         InputError: If an argument is out of its range, or the momentum of a cycle without one is asked for.
     """
     call = "OneCycle"
-    _overwritten(call, base_lr)
+    overwritten(call, base_lr)
     first, second = count(call, "cycle_first_step_size", cycle_first_step_size, 1), cycle_second_step_size
     second = first if second is None else count(call, "cycle_second_step_size", second)
     up = count(call, "cycle_first_stair_count", cycle_first_stair_count)

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 from lrkit.errors import InputError, real, whole
 from lrkit.schedules.base import Schedule
-from lrkit.schedules.compat.common import chain, choice, exactly
-from lrkit.schedules.compat.optax_more import Frame, count, items, joined, poly, staircase
+from lrkit.schedules.compat.common import chain, choice, count, exactly, held, items, note_of, noted, poly
+from lrkit.schedules.compat.frame import Frame, joined
+from lrkit.schedules.compat.stairs import staircase
 from lrkit.schedules.compose import Rates
 from lrkit.schedules.easing import Easing, cosine, exponential, linear
 from lrkit.schedules.parts import Hold, Join, Part, Segment
@@ -64,7 +65,7 @@ def ExponentialParamScheduler(start_value: float, decay: float, *, steps: int) -
     call = "ExponentialParamScheduler"
     total, start = count(call, "steps", steps, 1), real(call, "start_value", start_value)
     if real(call, "decay", decay, least=0.0) == 0:
-        return Rates(chain(Hold(1.0, 1), Hold(0.0, total - 1) if total > 1 else None), start)
+        return Rates(chain(Hold(1.0, 1), held(0.0, total - 1)), start)
     return Rates(Segment(1.0, decay, total, exponential), start)
 
 
@@ -89,8 +90,7 @@ class _Levels:
         frame = Frame.over(call, self.values)
         places = [self._place(place, begin, start, share, total) for place in self.places]
         rates = frame.rates(staircase(places, [frame.of(value) for value in self.values], steps))
-        object.__setattr__(rates, "levels", self)  # for CompositeParamScheduler: jumps are not at whole updates
-        return rates
+        return noted(rates, self)  # for CompositeParamScheduler: squeezed, they jump at other updates than whole ones of the run
 
     def _place(self, place: int, begin: int, start: float, share: float, total: int) -> int:
         """The update, counted from `begin`, of a jump."""
@@ -226,8 +226,8 @@ def _beyond(share: float, n: int) -> int:
 
 def _rescaled(call: str, child: Rates, begin: int, end: int, n: int, start: float, share: float) -> Rates:
     """The whole child in its share of the run, as the updates from `begin` to `end` see it."""
-    levels = getattr(child, "levels", None)
-    if isinstance(levels, _Levels):
+    levels = note_of(child, _Levels)
+    if levels is not None:
         return levels.rates(call, end - begin, begin, start, share, n)
     return Rates(_placed(child.schedule, begin, end, start * n, share * n), child.base, child.origin)
 

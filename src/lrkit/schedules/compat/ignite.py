@@ -14,9 +14,10 @@ from typing import Any
 import lrkit.schedules.compat.torch as torch
 from lrkit.errors import InputError, real
 from lrkit.schedules.base import Schedule
-from lrkit.schedules.compat.common import absolute, chain, choice
-from lrkit.schedules.compat.ignite_more import cyclical
-from lrkit.schedules.compat.optax_more import Frame, count, geometric, items, joined, scaled, staircase
+from lrkit.schedules.compat.common import QUANTITIES, absolute, chain, choice, count, held, items
+from lrkit.schedules.compat.frame import Frame, joined, scaled
+from lrkit.schedules.compat.ignite_cycles import cyclical
+from lrkit.schedules.compat.stairs import drops, geometric
 from lrkit.schedules.compose import Rates
 from lrkit.schedules.easing import cosine, linear
 from lrkit.schedules.parts import Hold, Part, Segment
@@ -27,8 +28,6 @@ __all__ = [
     "LinearCyclicalScheduler", "MultiStepStateScheduler", "PiecewiseLinear", "PiecewiseLinearStateScheduler",
     "ReduceLROnPlateauScheduler", "StepStateScheduler", "create_lr_scheduler_with_warmup",
 ]  # fmt: skip
-
-_QUANTITIES = ("lr", "momentum", "weight_decay")
 
 
 def LinearCyclicalScheduler(
@@ -44,7 +43,7 @@ def LinearCyclicalScheduler(
         InputError: If an argument is out of its range.
     """
     call = "LinearCyclicalScheduler"
-    choice(call, "quantity", quantity, _QUANTITIES)
+    choice(call, "quantity", quantity, QUANTITIES)
     if warmup_duration and not monotonic:
         came = f"{call}(warmup_duration={warmup_duration}, monotonic=False)"
         raise InputError(f"{came}: a triangle is back at its start already. Say monotonic=True, or leave warmup_duration out.")
@@ -79,7 +78,7 @@ def CosineAnnealingScheduler(
         InputError: If an argument is out of its range.
     """
     call = "CosineAnnealingScheduler"
-    choice(call, "quantity", quantity, _QUANTITIES)
+    choice(call, "quantity", quantity, QUANTITIES)
     return cyclical(
         call, cosine, start_value, end_value, cycle_size, cycle_mult, start_value_mult, end_value_mult, warmup_duration, cycles
     )
@@ -105,7 +104,7 @@ def PiecewiseLinear(milestones_values: Sequence[tuple[int, float]], *, quantity:
     Raises:
         InputError: If there is no pair, or they are not in order.
     """
-    choice("PiecewiseLinear", "quantity", quantity, _QUANTITIES)
+    choice("PiecewiseLinear", "quantity", quantity, QUANTITIES)
     frame, points = _points("PiecewiseLinear", milestones_values)
     return frame.rates(points)
 
@@ -232,21 +231,18 @@ def PiecewiseLinearStateScheduler(milestones_values: Sequence[tuple[int, float]]
 
 def ExpStateScheduler(initial_value: float, gamma: float) -> Rates:
     """value(t) = initial · gamma^(t + 1), for ever: the state after update t."""
-    gamma = real("ExpStateScheduler", "gamma", gamma, least=0.0)
-    return absolute(scaled(geometric(gamma), gamma), initial_value)
+    return absolute(scaled(geometric("ExpStateScheduler", "gamma", gamma), gamma), initial_value)
 
 
 def StepStateScheduler(initial_value: float, gamma: float, step_size: int) -> Rates:
     """value(t) = initial · gamma^floor((t + 1)/step_size), for ever: the state after update t."""
-    call = "StepStateScheduler"
-    gamma, size = real(call, "gamma", gamma, least=0.0), count(call, "step_size", step_size, least=1)
-    factors = scaled(geometric(gamma, size, stairs=True), gamma)
-    return absolute(chain(Hold(1.0, size - 1) if size > 1 else None, factors), initial_value)
+    size = count("StepStateScheduler", "step_size", step_size, least=1)
+    factors = scaled(geometric("StepStateScheduler", "gamma", gamma, size, stairs=True), gamma)
+    return absolute(chain(held(1.0, size - 1), factors), initial_value)
 
 
 def MultiStepStateScheduler(initial_value: float, gamma: float, milestones: Sequence[int]) -> Rates:
     """value(t) = initial · gamma^(number of milestones ≤ t + 1), for ever: the state after update t."""
     call = "MultiStepStateScheduler"
-    gamma, places = real(call, "gamma", gamma, least=0.0), items(call, "milestones", milestones)
-    places = sorted(count(call, "milestones", milestone) - 1 for milestone in places)
-    return absolute(staircase(places, [gamma**k for k in range(len(places) + 1)]), initial_value)
+    places = [count(call, "milestones", milestone) - 1 for milestone in items(call, "milestones", milestones)]
+    return absolute(drops(call, "gamma", gamma, places), initial_value)

@@ -6,27 +6,28 @@ schedules `base` is the initial rate, or the target of the warm-up. Past the end
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lrkit.errors import InputError, real, whole
-from lrkit.schedules.compat.common import absolute, chain, choice
-from lrkit.schedules.compat.torch_more import better, geometric, lower_end, metrics_of, replay, staircase
+from lrkit.errors import InputError, real
+from lrkit.schedules.compat.common import absolute, chain, choice, count, poly, way
+from lrkit.schedules.compat.frame import Frame
+from lrkit.schedules.compat.plateau import better, left_by, metrics_of, replay, worst
+from lrkit.schedules.compat.stairs import geometric
+from lrkit.schedules.compat.stairs import staircase as stairs
 from lrkit.schedules.compose import Between, Each, Rates, Repeat, Times
-from lrkit.schedules.easing import Easing, Polynomial, cosine, linear
+from lrkit.schedules.easing import cosine
 from lrkit.schedules.parts import Hold, Join, Segment
 from lrkit.schedules.points import Custom
 from lrkit.schedules.tails import Hyperbolic, Tail
 
-_UPDATES = "a whole number of updates"
 _MOST_EPOCHS = 1_000_000  # a recursion is asked epoch by epoch
 
 
 def ExponentialDecay(initial_learning_rate: float, decay_steps: float, decay_rate: float, staircase: bool = False) -> Rates:
     """value(t) = initial·decay_rate^(t/decay_steps), for ever; on a staircase, of ⌊t/decay_steps⌋."""
-    return absolute(geometric("ExponentialDecay", decay_rate, decay_steps, staircase), initial_learning_rate)
+    return absolute(geometric("ExponentialDecay", "decay_rate", decay_rate, decay_steps, staircase), initial_learning_rate)
 
 
 def PiecewiseConstantDecay(boundaries: Sequence[float], values: Sequence[float]) -> Rates:
@@ -45,14 +46,8 @@ def PiecewiseConstantDecay(boundaries: Sequence[float], values: Sequence[float])
     if len(places) != len(rates) - 1 or places != sorted(places):
         came = f"{call}({len(rates)} values, boundaries={places})"
         raise InputError(f"{came}: boundaries must be in order, one fewer than values. Say where each of the others begins.")
-    plain = rates[0] > 0 and min(rates) >= 0
-    base, origin = (rates[0], 0.0) if plain else (max(rates), min(0.0, *rates))
-    factors = [(rate - origin) / (base - origin) if base != origin else 0.0 for rate in rates]
-    return Rates(staircase(zip([0, *(place + 1 for place in places)], factors, strict=True)), base, origin)
-
-
-def _power(power: float) -> Easing:
-    return linear if power == 1 else Polynomial(power)
+    frame = Frame.over(call, rates, rates[0])
+    return frame.rates(stairs([place + 1 for place in places], [frame.of(rate) for rate in rates]))
 
 
 def PolynomialDecay(
@@ -65,14 +60,15 @@ def PolynomialDecay(
         decay_steps: D.
         power: Above 0.
     """
-    end, origin = lower_end(initial_learning_rate, real("PolynomialDecay", "end_learning_rate", end_learning_rate))
-    steps = whole("PolynomialDecay", "decay_steps", decay_steps, what=_UPDATES)
+    call = "PolynomialDecay"
+    frame, steps = Frame.over(call, (initial_learning_rate, end_learning_rate), initial_learning_rate), decay_steps
+    start, end, steps = frame.of(initial_learning_rate), frame.of(end_learning_rate), count(call, "decay_steps", steps, 1)
     if not cycle:
-        return Rates(Segment(1.0, end, steps, _power(power)), initial_learning_rate, origin)
+        return frame.rates(Segment(start, end, steps, poly(power)))
     # In cycle j the curve is (1 − t/(j·D))^p = j^−p·(1 − c/D)^p, c updates into it; an update at a boundary ends the old one.
-    falls = Repeat(Segment(1.0, 0.0, steps, _power(power), arrive=True))
+    falls = Repeat(Segment(1.0, 0.0, steps, poly(power), arrive=True))
     shape = Join(Hold(1.0, 1), Times(falls, Each(Tail(Hyperbolic(1.0, power)), steps)))
-    return Rates(Between(end, 1.0, shape) if end else shape, initial_learning_rate, origin)
+    return frame.rates(shape if (start, end) == (1.0, 0.0) else Between(end, start, shape))
 
 
 def InverseTimeDecay(initial_learning_rate: float, decay_steps: float, decay_rate: float, staircase: bool = False) -> Rates:
@@ -102,9 +98,9 @@ def CosineDecay(
     if warmup_target is None:
         return absolute(fall, initial_learning_rate)
     peak = real("CosineDecay", "warmup_target", warmup_target, above=0.0)
-    warm = whole("CosineDecay", "warmup_steps", warmup_steps, 0, what=_UPDATES)
+    warm = count("CosineDecay", "warmup_steps", warmup_steps)
     first = real("CosineDecay", "initial_learning_rate", initial_learning_rate, least=0.0) / peak
-    return absolute(chain(Segment(first, 1.0, warm) if warm else None, fall), peak)
+    return absolute(chain(way(first, 1.0, warm), fall), peak)
 
 
 def CosineDecayRestarts(
@@ -187,11 +183,10 @@ def ReduceLROnPlateau(
         if monitor.removeprefix("val_") != "loss":
             raise InputError(f"{call}(monitor={monitor!r}): its direction is unknown without the model. Say mode='min' or 'max'.")
         mode = "min"
-    if real(call, "factor", factor, least=0.0) >= 1:
-        raise InputError(f"{call}(factor={factor:g}): factor must be below 1. It is what a drop leaves, e.g. 0.1.")
-    low = real(call, "min_lr", min_lr, least=0.0)
-    is_better = better(mode, abs(min_delta), "abs")
-    rate, best, wait, cooling, rates = base_lr, math.inf if mode == "min" else -math.inf, 0, 0, []
+    factor, low = left_by(call, factor), real(call, "min_lr", min_lr, least=0.0)
+    patience, cooldown = count(call, "patience", patience), count(call, "cooldown", cooldown)
+    is_better = better(call, mode, abs(real(call, "min_delta", min_delta)), "abs")
+    rate, best, wait, cooling, rates = real(call, "base_lr", base_lr), worst(mode), 0, 0, []
     for i, metric in enumerate(metrics_of(call, metrics)):
         if cooling > 0:
             cooling, wait = cooling - 1, 0

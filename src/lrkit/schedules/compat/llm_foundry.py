@@ -9,7 +9,7 @@ from __future__ import annotations
 from lrkit.errors import InputError, real
 from lrkit.schedules.base import Schedule
 from lrkit.schedules.compat.common import absolute, chain
-from lrkit.schedules.compat.composer_more import Clock
+from lrkit.schedules.compat.composer_time import Clock
 from lrkit.schedules.compose import Between, Rates
 from lrkit.schedules.parts import Hold, Segment
 from lrkit.schedules.tails import Hyperbolic, Tail

@@ -7,9 +7,9 @@ decay, and past it min_lr holds.
 
 from __future__ import annotations
 
-from lrkit.errors import InputError, real, whole
+from lrkit.errors import InputError, real
 from lrkit.schedules.base import Schedule
-from lrkit.schedules.compat.common import absolute, chain, choice, exactly
+from lrkit.schedules.compat.common import absolute, chain, choice, count, exactly, held, way
 from lrkit.schedules.compose import Rates
 from lrkit.schedules.easing import Easing, Power, Relax, cosine, linear
 from lrkit.schedules.parts import Hold, Part, Segment
@@ -22,22 +22,11 @@ _INCREASES: dict[str, Easing | None] = {"constant": None, "linear": linear, "cos
 
 
 def OptimizerParamScheduler(
-    init_lr: float,
-    max_lr: float,
-    min_lr: float,
-    lr_warmup_steps: int,
-    lr_decay_steps: int,
-    lr_decay_style: str,
-    start_wd: float = 0.0,
-    end_wd: float = 0.0,
-    wd_incr_steps: int = 0,
-    wd_incr_style: str = "constant",
-    wsd_decay_steps: int | None = None,
-    lr_wsd_decay_style: str | None = None,
-    *,
-    base_lr: float | None = None,
+    init_lr: float, max_lr: float, min_lr: float, lr_warmup_steps: int, lr_decay_steps: int, lr_decay_style: str,
+    start_wd: float = 0.0, end_wd: float = 0.0, wd_incr_steps: int = 0, wd_incr_style: str = "constant",
+    wsd_decay_steps: int | None = None, lr_wsd_decay_style: str | None = None, *, base_lr: float | None = None,
     quantity: str = "lr",
-) -> Rates:
+) -> Rates:  # fmt: skip
     """init_lr + (max_lr − init_lr)·t/W up to t = W, then min_lr + (max_lr − min_lr)·decay((t − W)/(D − W)).
 
     The weight decay goes from start_wd to end_wd in wd_incr_steps, from update 0. The inverse square root is
@@ -65,7 +54,7 @@ def OptimizerParamScheduler(
     del base_lr
     if choice(_CALL, "quantity", quantity, ("lr", "weight_decay")) == "weight_decay":
         return _weight_decay(start_wd, end_wd, wd_incr_steps, wd_incr_style)
-    w, d = whole(_CALL, "lr_warmup_steps", lr_warmup_steps, 0), whole(_CALL, "lr_decay_steps", lr_decay_steps)
+    w, d = count(_CALL, "lr_warmup_steps", lr_warmup_steps), count(_CALL, "lr_decay_steps", lr_decay_steps, 1)
     if w >= d:
         came = f"{_CALL}(lr_warmup_steps={w}, lr_decay_steps={d})"
         raise InputError(f"{came}: the decay counts the warm-up's updates too. Make lr_decay_steps the larger one.")
@@ -73,7 +62,7 @@ def OptimizerParamScheduler(
     if not (0 <= real(_CALL, "min_lr", min_lr) <= high and 0 <= real(_CALL, "init_lr", init_lr) <= high):
         came = f"{_CALL}(init_lr={init_lr}, max_lr={max_lr}, min_lr={min_lr})"
         raise InputError(f"{came}: init_lr and min_lr must lie between 0 and max_lr. Exchange them.")
-    low, rise = (min_lr / high, Segment(init_lr / high, 1.0, w) if w else None) if high else (0.0, None)
+    low, rise = (min_lr / high, way(init_lr / high, 1.0, w)) if high else (0.0, None)
     if high == 0:
         return absolute(Hold(0.0, d), 0.0)
     style = choice(_CALL, "lr_decay_style", lr_decay_style, _DECAYS)
@@ -89,14 +78,14 @@ def OptimizerParamScheduler(
 
 def _wsd(rise: Segment | None, low: float, w: int, d: int, steps: int | None, style: str | None) -> Schedule:
     """Rise, hold, and a fall that ends at d."""
-    steps = whole(_CALL, "wsd_decay_steps", steps, 0)
+    steps = count(_CALL, "wsd_decay_steps", steps)
     easing = _WSD_DECAYS[choice(_CALL, "lr_wsd_decay_style", style, tuple(_WSD_DECAYS))]
     start = d - steps
     if not steps:  # update d is the last at max_lr
         return exactly(chain(rise, Hold(1.0, d + 1 - w), Hold(low, 1)), d + 1)
     fall = Segment(1.0, low, steps, easing)
     if start >= w:
-        return chain(rise, Hold(1.0, start - w) if start > w else None, fall)
+        return chain(rise, held(1.0, start - w), fall)
     first = w + 1 if w else 0  # the warm-up owns update w
     rest = Part(fall, first - start, steps) if first < d else Hold(low, 1)
     return chain(rise, Hold(1.0, 1) if w else None, rest)
@@ -105,7 +94,7 @@ def _wsd(rise: Segment | None, low: float, w: int, d: int, steps: int | None, st
 def _weight_decay(start_wd: float, end_wd: float, steps: int, style: str) -> Rates:
     """start_wd + (end_wd − start_wd)·rise(t / steps)."""
     start, end = real(_CALL, "start_wd", start_wd, least=0.0), real(_CALL, "end_wd", end_wd, least=0.0)
-    steps, easing = whole(_CALL, "wd_incr_steps", steps, 0), _INCREASES[choice(_CALL, "wd_incr_style", style, tuple(_INCREASES))]
+    steps, easing = count(_CALL, "wd_incr_steps", steps), _INCREASES[choice(_CALL, "wd_incr_style", style, tuple(_INCREASES))]
     if start > end or (easing is None and start != end):
         came = f"{_CALL}(start_wd={start:g}, end_wd={end:g}, wd_incr_style={style!r})"
         raise InputError(f"{came}: the weight decay may only rise, and a constant one not even that. Change one of them.")

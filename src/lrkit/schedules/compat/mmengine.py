@@ -7,16 +7,15 @@ that after the constructor and t calls of ``step()``; LinearLR, ConstantLR and P
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from itertools import accumulate
 
 import lrkit.schedules.compat.torch as torch
-from lrkit.errors import InputError, real, whole
+from lrkit.errors import InputError, real
 from lrkit.schedules.base import Schedule
-from lrkit.schedules.compat.common import chain, choice
-from lrkit.schedules.compat.mmengine_more import INF, Stage, chained, interval, stage
-from lrkit.schedules.compat.optax_more import count, geometric, items, poly, scaled, staircase
+from lrkit.schedules.compat.common import QUANTITIES, chain, choice, count, items, poly, share
+from lrkit.schedules.compat.frame import scaled
+from lrkit.schedules.compat.mmengine_chain import INF, Stage, chained, interval, stage
+from lrkit.schedules.compat.stairs import drops, geometric
 from lrkit.schedules.compose import Rates, Repeat
 from lrkit.schedules.easing import cosine
 from lrkit.schedules.parts import Hold, Join, Segment
@@ -46,8 +45,7 @@ def StepLR(base_lr: float, step_size: int, gamma: float = 0.1, begin: int = 0, e
         InputError: If an argument is out of its range.
     """
     begin, end = interval("StepLR", begin, end)
-    every = whole("StepLR", "step_size", step_size, what="a whole number of updates")
-    shape = geometric(real("StepLR", "gamma", gamma, least=0.0), every, stairs=True)
+    shape = geometric("StepLR", "gamma", gamma, count("StepLR", "step_size", step_size, 1), stairs=True)
     return stage("StepLR", base_lr, Stage(shape, begin, end), quantity)
 
 
@@ -56,11 +54,8 @@ def MultiStepLR(
 ) -> Rates:
     """value(t) = base · gamma^(number of milestones ≤ t − begin), from `begin` up to `end`; one at 0 counts at once."""
     begin, end = interval("MultiStepLR", begin, end)
-    gamma = real("MultiStepLR", "gamma", gamma, least=0.0)
-    given = items("MultiStepLR", "milestones", milestones)
-    counts = sorted(Counter(count("MultiStepLR", "milestones", milestone) for milestone in given).items())
-    powers = accumulate((number for _, number in counts), initial=0)
-    shape = staircase([place for place, _ in counts], [gamma**power for power in powers])
+    places = [count("MultiStepLR", "milestones", place) for place in items("MultiStepLR", "milestones", milestones)]
+    shape = drops("MultiStepLR", "gamma", gamma, places)
     return stage("MultiStepLR", base_lr, Stage(shape, begin, end), quantity)
 
 
@@ -70,7 +65,7 @@ def ConstantLR(base_lr: float, factor: float = 1.0 / 3, begin: int = 0, end: int
     With a factor of 0 the library cannot come back; here it does.
     """
     begin, end = interval("ConstantLR", begin, end)
-    factor = _share("ConstantLR", "factor", factor)
+    factor = share("ConstantLR", "factor", factor, "the base")
     rest = end - begin - 1
     shape: Schedule = Hold(factor) if end == INF or not rest else Join(Hold(factor, rest), Hold(1.0, 1))
     return stage("ConstantLR", base_lr, Stage(shape, begin, end), quantity)
@@ -85,7 +80,8 @@ def LinearLR(
     With a start factor of 0 the library divides by zero; here it rises from 0.
     """
     begin, end = interval("LinearLR", begin, end)
-    first, last = _share("LinearLR", "start_factor", start_factor), _share("LinearLR", "end_factor", end_factor)
+    first = share("LinearLR", "start_factor", start_factor, "the base")
+    last = share("LinearLR", "end_factor", end_factor, "the base")
     n = end - begin - 1
     shape = chain(Segment(first, last, n), Hold(last, 1)) if n else Hold(first, 1)
     return stage("LinearLR", base_lr, Stage(shape, begin, end), quantity)
@@ -94,8 +90,7 @@ def LinearLR(
 def ExponentialLR(base_lr: float, gamma: float, begin: int = 0, end: int = INF, *, quantity: str = "lr") -> Rates:
     """value(t) = base · gamma^(t − begin), from `begin` up to `end`."""
     begin, end = interval("ExponentialLR", begin, end)
-    shape = geometric(real("ExponentialLR", "gamma", gamma, least=0.0))
-    return stage("ExponentialLR", base_lr, Stage(shape, begin, end), quantity)
+    return stage("ExponentialLR", base_lr, Stage(geometric("ExponentialLR", "gamma", gamma), begin, end), quantity)
 
 
 def PolyLR(
@@ -107,13 +102,6 @@ def PolyLR(
     n = end - begin - 1
     shape = chain(Segment(1.0, 0.0, n, poly(power)), Hold(0.0, 1)) if n else Hold(1.0, 1)
     return stage("PolyLR", base_lr, Stage(shape, begin, end, floor), quantity)
-
-
-def _share(call: str, name: str, value: float) -> float:
-    """A factor in [0, 1]."""
-    if real(call, name, value, least=0.0) > 1:
-        raise InputError(f"{call}({name}={value:g}): {name} must be in [0, 1]. It is a share of the base.")
-    return float(value)
 
 
 def _floor(call: str, base_lr: float, eta_min: float | None, eta_min_ratio: float | None, needed: bool = False) -> float:
@@ -145,7 +133,7 @@ def CosineAnnealingLR(
     """
     begin, end = interval("CosineAnnealingLR", begin, end)
     floor = _floor("CosineAnnealingLR", base_lr, eta_min, eta_min_ratio)
-    steps = whole("CosineAnnealingLR", "T_max", T_max) if T_max else end - begin
+    steps = count("CosineAnnealingLR", "T_max", T_max, 1) if T_max else end - begin
     shape: Schedule = Segment(1.0, 0.0, steps, cosine)
     if steps < end - begin and end < INF:
         shape = Repeat(Join(shape, Segment(0.0, 1.0, steps, cosine)))
@@ -175,7 +163,7 @@ def CosineRestartLR(
         came = f"{call}({len(periods)} periods, {len(restart_weights)} restart_weights)"
         raise InputError(f"{came}: each period has a weight. Give as many of the one as of the other.")
     weights = [real(call, "restart_weights", weight, least=0.0) for weight in restart_weights]
-    shape = Join(*(Segment(w, floor, whole(call, "periods", n), cosine) for n, w in zip(periods, weights, strict=True)))
+    shape = Join(*(Segment(w, floor, count(call, "periods", n, 1), cosine) for n, w in zip(periods, weights, strict=True)))
     length = min(sum(periods), end - begin)
     return stage(call, base_lr, Stage(shape, begin, begin + length, own=True), quantity)
 
@@ -199,7 +187,7 @@ def OneCycleLR(
     begin, end = interval(call, begin, end)
     if begin and base_lr is None:
         raise InputError(f"{call}(begin={begin}): the rate before begin is not known. Give base_lr.")
-    total = end - begin if total_steps is None else whole(call, "total_steps", total_steps)
+    total = end - begin if total_steps is None else count(call, "total_steps", total_steps, 1)
     peak = real(call, "eta_max", eta_max, above=0.0)
     cycle = torch.OneCycleLR(
         max_lr=peak, total_steps=total, pct_start=pct_start, anneal_strategy=anneal_strategy, div_factor=div_factor,
@@ -229,7 +217,7 @@ def ReduceOnPlateauLR(
         eps: A smaller drop is left out.
     """
     call = "ReduceOnPlateauLR"
-    choice(call, "quantity", quantity, ("lr", "momentum", "weight_decay"))
+    choice(call, "quantity", quantity, QUANTITIES)
     low = choice(call, "rule", rule, ("less", "greater")) == "less"
     return torch.ReduceLROnPlateau(
         base_lr=base_lr, metrics=metrics, mode="min" if low else "max", factor=factor, patience=patience, threshold=threshold,

@@ -6,22 +6,18 @@ the end.
 
 from __future__ import annotations
 
-from lrkit.errors import real, whole
+from lrkit.errors import real
 from lrkit.schedules.base import Schedule
-from lrkit.schedules.compat.common import absolute, chain, choice, exactly
+from lrkit.schedules.compat.common import absolute, chain, choice, count, exactly, held, way
 from lrkit.schedules.compose import Rates
 from lrkit.schedules.easing import cosine
-from lrkit.schedules.parts import Hold, Part, Segment
+from lrkit.schedules.parts import Part, Segment
 
 
 def get_lr_multiplier(
-    base_lr: float = 1.0,
-    *,
-    num_iterations: int,
-    warmup_steps: int = 40,
-    warmdown_ratio: float = 0.65,
+    base_lr: float = 1.0, *, num_iterations: int, warmup_steps: int = 40, warmdown_ratio: float = 0.65,
     final_lr_frac: float = 0.05,
-) -> Rates:
+) -> Rates:  # fmt: skip
     """base_lr·(t + 1)/W, then base_lr, then linear to final_lr_frac·base_lr over the last round(ratio·N) updates.
 
     Args:
@@ -35,20 +31,15 @@ def get_lr_multiplier(
         InputError: If a number is out of its range.
     """
     call = "get_lr_multiplier"
-    warmup = whole(call, "warmup_steps", warmup_steps, 0)
-    rise = Segment(0.0, 1.0, warmup, arrive=True) if warmup else None
+    warmup = count(call, "warmup_steps", warmup_steps)
+    rise = way(0.0, 1.0, warmup, arrive=True)
     return absolute(_run(call, rise, warmup, num_iterations, warmdown_ratio, final_lr_frac), base_lr)
 
 
 def get_muon_momentum(
-    num_iterations: int,
-    warmdown_ratio: float = 0.65,
-    warmup: int = 400,
-    start: float = 0.85,
-    top: float = 0.97,
-    end: float = 0.9,
-    quantity: str = "momentum",
-) -> Rates:
+    num_iterations: int, warmdown_ratio: float = 0.65, warmup: int = 400, start: float = 0.85, top: float = 0.97,
+    end: float = 0.9, quantity: str = "momentum",
+) -> Rates:  # fmt: skip
     """start + (top − start)·t/warmup, then top, then linear to `end` over the last round(ratio·N) updates.
 
     Args:
@@ -65,8 +56,8 @@ def get_muon_momentum(
     """
     call = "get_muon_momentum"
     choice(call, "quantity", quantity, ("momentum",))
-    high, warmup = real(call, "top", top, above=0.0), whole(call, "warmup", warmup, 0)
-    rise = Segment(start / high, 1.0, warmup) if warmup else None
+    high, warmup = real(call, "top", top, above=0.0), count(call, "warmup", warmup)
+    rise = way(start / high, 1.0, warmup)
     return absolute(_run(call, rise, warmup, num_iterations, warmdown_ratio, end / high), high)
 
 
@@ -91,11 +82,11 @@ def get_weight_decay(
 
 def _run(call: str, rise: Segment | None, warmup: int, steps: int, ratio: float, end: float) -> Schedule:
     """The rise, 1, and a line to `end`, of which the rise covers what is before its own end."""
-    n = whole(call, "num_iterations", steps)
+    n = count(call, "num_iterations", steps, 1)
     fall = round(real(call, "warmdown_ratio", ratio, least=0.0) * n)
     if warmup >= n and rise:
         return exactly(rise, n)
-    stable, line = n - fall - warmup, Segment(1.0, end, fall) if fall else None
+    stable, line = n - fall - warmup, way(1.0, end, fall)
     if line and stable < 0:
         return chain(rise, Part(line, -stable, fall))
-    return chain(rise, Hold(1.0, stable) if stable else None, line)
+    return chain(rise, held(1.0, stable), line)

@@ -1,48 +1,33 @@
-"""OLMo-core 3.0.0 (`olmo_core.optim.scheduler`). Composed ones are in `olmo_more`, and can be had from here too.
+"""OLMo-core 3.0.0 (`olmo_core.optim.scheduler`), as rates.
 
 Step t has get_lr(base_lr, t, t_max_of_run). OLMo's trainer counts its updates from 1, so the first one has the value at 1, the
 last one that at t_max_of_run: ``schedule[1:]`` is what it does. Past the end the value there holds; the library's turns negative.
 Without t_max_of_run a constructor gives a member for `SequentialScheduler`, which has no values until it is placed in a run.
+
+In all: base_lr is the highest rate, above 0. t_max_of_run is the length of the run in updates; t_max, where there is one, is T,
+that of the run where None. W is `warmup` in updates (0 for none; `warmup_steps` is its older name), or `warmup_fraction` of T;
+D is `decay` in updates, with decay_fraction=None, or `decay_fraction` of the run. warmup_min_lr is the rate at t = 0,
+decay_min_lr that at the end of a decay; both lie below the rate at the other end. alpha_f is the factor at T, and past it.
+InputError is raised where W or D is given twice or not at all, or a number is out of its range.
 """
 
 from __future__ import annotations
 
 from lrkit.errors import InputError, real
 from lrkit.schedules.base import Schedule
-from lrkit.schedules.compat.common import absolute, chain
-from lrkit.schedules.compat.olmo_more import (
-    WSDS,
-    ComposableScheduler,
-    SequentialScheduler,
-    Unplaced,
-    decay_of,
-    placed,
-    rise_of,
-    run_of,
-    until,
-    updates_of,
-)
+from lrkit.schedules.compat.common import absolute, chain, held
+from lrkit.schedules.compat.olmo_composed import WSDS, ComposableScheduler, SequentialScheduler
+from lrkit.schedules.compat.olmo_run import Length, Unplaced, decay_of, placed, rise_of, run_of, until, updates_of
 from lrkit.schedules.compose import Between, Rates
 from lrkit.schedules.easing import Easing, cosine, exponential, linear
 from lrkit.schedules.parts import Hold, Part, Segment
 from lrkit.schedules.tails import Hyperbolic, Tail
 
 __all__ = [
-    "WSD",
-    "WSDS",
-    "ComposableScheduler",
-    "ConstantScheduler",
-    "ConstantWithWarmup",
-    "CosWithWarmup",
-    "CosWithWarmupAndLinearDecay",
-    "ExponentialScheduler",
-    "HalfCosWithWarmup",
-    "InvSqrtWithWarmup",
-    "LinearWithWarmup",
-    "PowerLR",
-    "SequentialScheduler",
-    "Unplaced",
-]
+    "WSD", "WSDS", "ComposableScheduler", "ConstantScheduler", "ConstantWithWarmup", "CosWithWarmup",
+    "CosWithWarmupAndLinearDecay", "ExponentialScheduler", "HalfCosWithWarmup", "InvSqrtWithWarmup", "LinearWithWarmup",
+    "PowerLR", "SequentialScheduler", "Unplaced",
+]  # fmt: skip
 
 
 @placed
@@ -53,69 +38,29 @@ def ConstantScheduler(base_lr: float, *, t_max_of_run: int | None = None) -> Rat
 
 @placed
 def ConstantWithWarmup(
-    base_lr: float,
-    *,
-    warmup: int | None = None,
-    warmup_steps: int | None = None,
-    warmup_fraction: float | None = None,
-    warmup_min_lr: float = 0.0,
-    t_max_of_run: int | None = None,
-) -> Rates:
-    """warmup_min_lr + (base_lr − warmup_min_lr)·t/W, then base_lr.
-
-    Args:
-        base_lr: The highest rate, above 0.
-        warmup: W in updates; 0 for none.
-        warmup_steps: Its older name.
-        warmup_fraction: W as a share of the run, in [0, 1]; instead of warmup.
-        warmup_min_lr: Rate at t = 0, below base_lr.
-        t_max_of_run: Updates of the run.
-
-    Raises:
-        InputError: If W is not given once, or a number is out of its range.
-    """
+    base_lr: float, *, warmup: int | None = None, warmup_steps: int | None = None, warmup_fraction: float | None = None,
+    warmup_min_lr: float = 0.0, t_max_of_run: int | None = None,
+) -> Rates:  # fmt: skip
+    """warmup_min_lr + (base_lr − warmup_min_lr)·t/W, then base_lr."""
     call, run = "ConstantWithWarmup", run_of("ConstantWithWarmup", t_max_of_run)
-    warm = updates_of(call, "warmup", warmup, warmup_steps, warmup_fraction, run)
+    warm = updates_of(call, "warmup", (warmup, warmup_steps, warmup_fraction), run)
     return absolute(until(chain(rise_of(call, warm, warmup_min_lr, base_lr), Hold(1.0, 1)), run), base_lr)
 
 
 @placed
 def WSD(
-    base_lr: float,
-    *,
-    warmup: int | None = None,
-    warmup_steps: int | None = None,
-    warmup_fraction: float | None = None,
-    decay: int | None = None,
-    decay_steps: int | None = None,
-    decay_fraction: float | None = 0.1,
-    warmup_min_lr: float = 0.0,
-    decay_min_lr: float = 0.0,
-    t_max_of_run: int | None = None,
-) -> Rates:
+    base_lr: float, *, warmup: int | None = None, warmup_steps: int | None = None, warmup_fraction: float | None = None,
+    decay: int | None = None, decay_steps: int | None = None, decay_fraction: float | None = 0.1, warmup_min_lr: float = 0.0,
+    decay_min_lr: float = 0.0, t_max_of_run: int | None = None,
+) -> Rates:  # fmt: skip
     """A line up in W updates, base_lr, and in the last D updates decay_min_lr + (base_lr − decay_min_lr)·(T − t)/D.
 
     A decay that is planned to begin during the warm-up waits for its end. With D = 0 the library divides by zero at T; here
     base_lr holds.
-
-    Args:
-        base_lr: The highest rate, above 0.
-        warmup: W in updates; 0 for none.
-        warmup_steps: Its older name.
-        warmup_fraction: W as a share of the run, in [0, 1]; instead of warmup.
-        decay: D in updates; set decay_fraction to None then.
-        decay_steps: Its older name.
-        decay_fraction: D as a share of the run, in [0, 1].
-        warmup_min_lr: Rate at t = 0, below base_lr.
-        decay_min_lr: Rate at T, below base_lr.
-        t_max_of_run: T, updates of the run.
-
-    Raises:
-        InputError: If W or D is not given once, or a number is out of its range.
     """
     call, run = "WSD", run_of("WSD", t_max_of_run)
-    warm = updates_of(call, "warmup", warmup, warmup_steps, warmup_fraction, run)
-    fall = updates_of(call, "decay", decay, decay_steps, decay_fraction, run)
+    warm = updates_of(call, "warmup", (warmup, warmup_steps, warmup_fraction), run)
+    fall = updates_of(call, "decay", (decay, decay_steps, decay_fraction), run)
     rise, stable = rise_of(call, warm, warmup_min_lr, base_lr), run - fall - warm
     line = decay_of(call, 1.0, decay_min_lr, base_lr, fall)
     if warm >= run:
@@ -123,48 +68,30 @@ def WSD(
     if line and stable < 0:  # the warm-up owns its end
         line = Part(line, 1 - stable, fall) if warm + 1 < run else Hold(line.end_value, 1)
         return absolute(until(chain(rise, Hold(1.0, 1), line), run), base_lr)
-    return absolute(chain(rise, Hold(1.0, stable) if stable else None, line), base_lr)
+    return absolute(chain(rise, held(1.0, stable), line), base_lr)
 
 
 @placed
 def PowerLR(
-    base_lr: float,
-    *,
-    b: float = -0.51,
-    warmup: int | None = None,
-    warmup_steps: int | None = None,
-    warmup_fraction: float | None = None,
-    warmup_min_lr: float = 0.0,
-    decay: int | None = None,
-    decay_steps: int | None = None,
-    decay_fraction: float | None = 0.1,
-    decay_min_lr: float = 0.0,
-    t_max_of_run: int | None = None,
-) -> Rates:
+    base_lr: float, *, b: float = -0.51, warmup: int | None = None, warmup_steps: int | None = None,
+    warmup_fraction: float | None = None, warmup_min_lr: float = 0.0, decay: int | None = None, decay_steps: int | None = None,
+    decay_fraction: float | None = 0.1, decay_min_lr: float = 0.0, t_max_of_run: int | None = None,
+) -> Rates:  # fmt: skip
     """A line up in W updates, base_lr·(t/W)^b, and a line to decay_min_lr in the last D updates.
 
     Where the decay would begin during the warm-up, the library jumps above base_lr; here that is refused. With D = 0 it divides
     by zero at T; here the power law goes on to T.
 
     Args:
-        base_lr: The highest rate, above 0.
         b: Power, below 0.
-        warmup: W in updates, at least 1.
-        warmup_steps: Its older name.
-        warmup_fraction: W as a share of the run, in (0, 1]; instead of warmup.
-        warmup_min_lr: Rate at t = 0, below base_lr.
-        decay: D in updates; set decay_fraction to None then.
-        decay_steps: Its older name.
-        decay_fraction: D as a share of the run, in [0, 1].
         decay_min_lr: Rate at T, below where the decay starts.
-        t_max_of_run: T, updates of the run, at least W + D.
 
     Raises:
         InputError: If W or D is not given once, they do not fit into the run, or a number is out of its range.
     """
     call, run = "PowerLR", run_of("PowerLR", t_max_of_run)
-    warm = updates_of(call, "warmup", warmup, warmup_steps, warmup_fraction, run)
-    fall = updates_of(call, "decay", decay, decay_steps, decay_fraction, run)
+    warm = updates_of(call, "warmup", (warmup, warmup_steps, warmup_fraction), run)
+    fall = updates_of(call, "decay", (decay, decay_steps, decay_fraction), run)
     if real(call, "b", b) >= 0:
         raise InputError(f"{call}(b={b:g}): the law must fall, so b must be below 0. The paper has -0.51.")
     steps = run - fall - warm
@@ -178,64 +105,28 @@ def PowerLR(
 
 @placed
 def LinearWithWarmup(
-    base_lr: float,
-    *,
-    alpha_f: float = 0.1,
-    t_max: int | None = None,
-    warmup: int | None = None,
-    warmup_steps: int | None = None,
-    warmup_fraction: float | None = None,
-    warmup_min_lr: float = 0.0,
-    t_max_of_run: int | None = None,
-) -> Rates:
-    """A line up in W updates, then base_lr·(1 − (1 − alpha_f)·(t − W)/(T − W)).
-
-    Args:
-        base_lr: The highest rate, above 0.
-        alpha_f: Factor at T, and past it.
-        t_max: T; that of the run where None.
-        warmup: W in updates; 0 for none.
-        warmup_steps: Its older name.
-        warmup_fraction: W as a share of T, in [0, 1]; instead of warmup.
-        warmup_min_lr: Rate at t = 0, below base_lr.
-        t_max_of_run: Updates of the run.
-
-    Raises:
-        InputError: If W is not given once, or a number is out of its range.
-    """
+    base_lr: float, *, alpha_f: float = 0.1, t_max: int | None = None, warmup: int | None = None, warmup_steps: int | None = None,
+    warmup_fraction: float | None = None, warmup_min_lr: float = 0.0, t_max_of_run: int | None = None,
+) -> Rates:  # fmt: skip
+    """A line up in W updates, then base_lr·(1 − (1 − alpha_f)·(t − W)/(T − W))."""
     call, given = "LinearWithWarmup", (warmup, warmup_steps, warmup_fraction)
     return absolute(_fall(call, linear, base_lr, (alpha_f, warmup_min_lr), (t_max, t_max_of_run), given), base_lr)
 
 
 @placed
 def InvSqrtWithWarmup(
-    base_lr: float,
-    *,
-    alpha_f: float = 0.1,
-    warmup: int | None = None,
-    warmup_steps: int | None = None,
-    warmup_fraction: float | None = None,
-    warmup_min_lr: float = 0.0,
-    t_max_of_run: int | None = None,
-) -> Rates:
+    base_lr: float, *, alpha_f: float = 0.1, warmup: int | None = None, warmup_steps: int | None = None,
+    warmup_fraction: float | None = None, warmup_min_lr: float = 0.0, t_max_of_run: int | None = None,
+) -> Rates:  # fmt: skip
     """A line up in W updates, then base_lr·(alpha_f + (1 − alpha_f)·√(W/t)).
 
     With W = 0 that is base_lr·alpha_f throughout, and the library divides by zero at t = 0.
 
     Args:
-        base_lr: The highest rate, above 0.
         alpha_f: Factor that it tends to, in [0, 1].
-        warmup: W in updates.
-        warmup_steps: Its older name.
-        warmup_fraction: W as a share of the run, in [0, 1]; instead of warmup.
-        warmup_min_lr: Rate at t = 0, below base_lr.
-        t_max_of_run: Updates of the run.
-
-    Raises:
-        InputError: If W is not given once, or a number is out of its range.
     """
     call, run = "InvSqrtWithWarmup", run_of("InvSqrtWithWarmup", t_max_of_run)
-    warm = updates_of(call, "warmup", warmup, warmup_steps, warmup_fraction, run)
+    warm = updates_of(call, "warmup", (warmup, warmup_steps, warmup_fraction), run)
     if warm < 1:  # the warm-up is the time scale of the decay, too
         return absolute(Hold(alpha_f, run), base_lr)
     tail = Between(alpha_f, 1.0, Tail(Hyperbolic(1.0, 0.5, every=warm), steps=max(1, run - warm)))
@@ -244,61 +135,23 @@ def InvSqrtWithWarmup(
 
 @placed
 def CosWithWarmup(
-    base_lr: float,
-    *,
-    warmup: int | None = None,
-    warmup_steps: int | None = None,
-    warmup_fraction: float | None = None,
-    alpha_f: float = 0.1,
-    t_max: int | None = None,
-    warmup_min_lr: float = 0.0,
-    t_max_of_run: int | None = None,
-) -> Rates:
-    """A line up in W updates, then base_lr·(alpha_f + (1 − alpha_f)·(1 + cos(π·(t − W)/(T − W)))/2).
-
-    Args:
-        base_lr: The highest rate, above 0.
-        warmup: W in updates; 0 for none.
-        warmup_steps: Its older name.
-        warmup_fraction: W as a share of T, in [0, 1]; instead of warmup.
-        alpha_f: Factor at T, and past it.
-        t_max: T; that of the run where None.
-        warmup_min_lr: Rate at t = 0, below base_lr.
-        t_max_of_run: Updates of the run.
-
-    Raises:
-        InputError: If W is not given once, or a number is out of its range.
-    """
+    base_lr: float, *, warmup: int | None = None, warmup_steps: int | None = None, warmup_fraction: float | None = None,
+    alpha_f: float = 0.1, t_max: int | None = None, warmup_min_lr: float = 0.0, t_max_of_run: int | None = None,
+) -> Rates:  # fmt: skip
+    """A line up in W updates, then base_lr·(alpha_f + (1 − alpha_f)·(1 + cos(π·(t − W)/(T − W)))/2)."""
     call, given = "CosWithWarmup", (warmup, warmup_steps, warmup_fraction)
     return absolute(_fall(call, cosine, base_lr, (alpha_f, warmup_min_lr), (t_max, t_max_of_run), given), base_lr)
 
 
 @placed
 def HalfCosWithWarmup(
-    base_lr: float,
-    *,
-    warmup: int | None = None,
-    warmup_steps: int | None = None,
-    warmup_fraction: float | None = None,
-    alpha_f: float = 0.1,
-    t_max: int | None = None,
-    warmup_min_lr: float = 0.0,
-    t_max_of_run: int | None = None,
-) -> Rates:
+    base_lr: float, *, warmup: int | None = None, warmup_steps: int | None = None, warmup_fraction: float | None = None,
+    alpha_f: float = 0.1, t_max: int | None = None, warmup_min_lr: float = 0.0, t_max_of_run: int | None = None,
+) -> Rates:  # fmt: skip
     """The second half of a cosine alone: a line up to base_lr·(1 + alpha_f)/2 in W updates, then down to base_lr·alpha_f.
 
     Args:
         base_lr: The highest rate of the whole cosine, above 0.
-        warmup: W in updates; 0 for none.
-        warmup_steps: Its older name.
-        warmup_fraction: W as a share of T, in [0, 1]; instead of warmup.
-        alpha_f: Factor at T, and past it.
-        t_max: T; that of the run where None.
-        warmup_min_lr: Rate at t = 0, below the middle.
-        t_max_of_run: Updates of the run.
-
-    Raises:
-        InputError: If W is not given once, or a number is out of its range.
     """
     call, given = "HalfCosWithWarmup", (warmup, warmup_steps, warmup_fraction)
     return absolute(_fall(call, None, base_lr, (alpha_f, warmup_min_lr), (t_max, t_max_of_run), given), base_lr)
@@ -306,45 +159,19 @@ def HalfCosWithWarmup(
 
 @placed
 def CosWithWarmupAndLinearDecay(
-    base_lr: float,
-    *,
-    warmup: int | None = None,
-    warmup_steps: int | None = None,
-    warmup_fraction: float | None = None,
-    alpha_f: float = 0.1,
-    t_max: int | None = None,
-    warmup_min_lr: float = 0.0,
-    decay: int | None = None,
-    decay_steps: int | None = None,
-    decay_fraction: float | None = 0.1,
-    decay_min_lr: float = 0.0,
+    base_lr: float, *, warmup: int | None = None, warmup_steps: int | None = None, warmup_fraction: float | None = None,
+    alpha_f: float = 0.1, t_max: int | None = None, warmup_min_lr: float = 0.0, decay: int | None = None,
+    decay_steps: int | None = None, decay_fraction: float | None = 0.1, decay_min_lr: float = 0.0,
     t_max_of_run: int | None = None,
-) -> Rates:
+) -> Rates:  # fmt: skip
     """`CosWithWarmup`, cut short by a line to decay_min_lr in the last D updates of the run.
 
     With D = 0 the library divides by zero at the end of the run; here it is the cosine alone.
-
-    Args:
-        base_lr: The highest rate, above 0.
-        warmup: W in updates; 0 for none.
-        warmup_steps: Its older name.
-        warmup_fraction: W as a share of T, in [0, 1]; instead of warmup.
-        alpha_f: Factor of the cosine at T.
-        t_max: T, of the cosine; that of the run where None.
-        warmup_min_lr: Rate at t = 0, below base_lr.
-        decay: D in updates; set decay_fraction to None then.
-        decay_steps: Its older name.
-        decay_fraction: D as a share of the run, in [0, 1].
-        decay_min_lr: Rate at the end of the run, below where the decay starts.
-        t_max_of_run: Updates of the run, at least D.
-
-    Raises:
-        InputError: If W or D is not given once, or a number is out of its range.
     """
     call, given = "CosWithWarmupAndLinearDecay", (warmup, warmup_steps, warmup_fraction)
     wave = _fall(call, cosine, base_lr, (alpha_f, warmup_min_lr), (t_max, t_max_of_run), given)
     run = run_of(call, t_max_of_run)
-    fall = updates_of(call, "decay", decay, decay_steps, decay_fraction, run)
+    fall = updates_of(call, "decay", (decay, decay_steps, decay_fraction), run)
     if fall > run:
         raise InputError(f"{call}(decay={fall}, t_max_of_run={run}): the decay is longer than the run. Shorten it.")
     line = decay_of(call, wave(run - fall), decay_min_lr, base_lr, fall)
@@ -366,18 +193,14 @@ def ExponentialScheduler(base_lr: float, *, lr_min: float = 1e-9, t_max_of_run: 
 
 
 def _fall(
-    call: str,
-    easing: Easing | None,
-    base: float,
-    levels: tuple[float, float],
-    ends: tuple[int | None, int | None],
-    given: tuple[int | None, int | None, float | None],
-) -> Schedule:
+    call: str, easing: Easing | None, base: float, levels: tuple[float, float], ends: tuple[int | None, int | None],
+    given: Length,
+) -> Schedule:  # fmt: skip
     """A rise and a fall to the factor alpha_f, as long as the run; easing None is the second half of a cosine."""
     alpha = real(call, "alpha_f", levels[0], least=0.0)
     run = run_of(call, ends[1])
     total = run if ends[0] is None else run_of(call, ends[0])
-    warm = updates_of(call, "warmup", *given, total)
+    warm = updates_of(call, "warmup", given, total)
     peak = 1.0 if easing else alpha + (1.0 - alpha) / 2.0
     rise, steps = rise_of(call, warm, levels[1], base, peak), total - warm
     if steps < 1:  # alpha_f comes where the warm-up ends

@@ -11,8 +11,11 @@ from typing import Any
 
 from lrkit.errors import InputError, real
 from lrkit.schedules.base import Schedule
-from lrkit.schedules.compat.common import chain, choice
-from lrkit.schedules.compat.optax_more import Frame, count, geometric, items, joined, poly, replayed, staircase
+from lrkit.schedules.compat.common import absolute, chain, choice, count, held, items, poly
+from lrkit.schedules.compat.frame import Frame, joined
+from lrkit.schedules.compat.plateau import metrics_of, replay
+from lrkit.schedules.compat.stairs import geometric
+from lrkit.schedules.compat.stairs import staircase as stairs
 from lrkit.schedules.compose import Rates
 from lrkit.schedules.easing import EASINGS, Wave, cosine
 from lrkit.schedules.parts import Hold, Segment
@@ -53,7 +56,7 @@ def polynomial_schedule(
     if steps == 0 or real(call, "power", power, least=0.0) == 0:
         return Rates(Hold(1.0), real(call, "init_value", init_value))
     move = Segment(start, end, steps, poly(power))
-    return frame.rates(chain(Hold(start, begin) if begin else None, move))
+    return frame.rates(chain(held(start, begin), move))
 
 
 def linear_schedule(init_value: float, end_value: float, transition_steps: int, transition_begin: int = 0) -> Rates:
@@ -85,7 +88,7 @@ def piecewise_constant_schedule(init_value: float, boundaries_and_scales: Mappin
     for boundary, scale in _scales("piecewise_constant_schedule", boundaries_and_scales):
         places.append(boundary)
         values.append(values[-1] * scale)
-    return Rates(staircase(places, values), real("piecewise_constant_schedule", "init_value", init_value))
+    return Rates(stairs(places, values), real("piecewise_constant_schedule", "init_value", init_value))
 
 
 def exponential_decay(
@@ -113,7 +116,7 @@ def exponential_decay(
     if real(call, "decay_rate", decay_rate, least=0.0) == 0 or every == 0:
         return Rates(Hold(1.0), init)
     if end_value is None:
-        return Rates(chain(Hold(1.0, begin) if begin else None, geometric(decay_rate, every, staircase)), init)
+        return Rates(chain(held(1.0, begin), geometric(call, "decay_rate", decay_rate, every, staircase)), init)
     end = real(call, "end_value", end_value)
     if init < 0:
         raise InputError(f"{call}(init_value={init:g}): a negative value has no floor. Leave out end_value, or start above 0.")
@@ -121,8 +124,8 @@ def exponential_decay(
         return Rates(Hold(1.0), end)
     if decay_rate == 1 or init == 0:
         return Rates(Hold(1.0), init)
-    move = geometric(decay_rate, every, staircase, max(0.0, end) / init)
-    return Rates(chain(Hold(1.0, begin) if begin else None, move), init)
+    move = geometric(call, "decay_rate", decay_rate, every, staircase, max(0.0, end) / init)
+    return Rates(chain(held(1.0, begin), move), init)
 
 
 def cosine_decay_schedule(init_value: float, decay_steps: int, alpha: float = 0.0, exponent: float = 1.0) -> Rates:
@@ -348,7 +351,7 @@ def reduce_on_plateau(
         came = f"{call}(factor={factor:g}, rtol={rtol:g}, atol={atol:g})"
         raise InputError(f"{came}: factor must be in (0, 1), rtol in [0, 1], one of rtol and atol above 0. Change them.")
     scale, best, bad, pause, scales = 1.0, float("inf"), 0, 0, []
-    values = [real(call, "metrics", metric) for metric in items(call, "metrics", metrics, least=1)]
+    values = metrics_of(call, metrics)
     for i in range(len(values)):
         if (i + 1) % group == 0:
             mean = sum(values[i + 1 - group : i + 1]) / group
@@ -360,4 +363,4 @@ def reduce_on_plateau(
                 scale = max(scale * factor if drop else scale, least)
                 pause, bad = (cooldown, 0) if drop else (0, bad)
         scales.append(scale)
-    return replayed([base * scale for scale in scales], base)
+    return absolute(replay([base * scale for scale in scales], base), base)

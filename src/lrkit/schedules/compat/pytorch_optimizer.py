@@ -11,7 +11,7 @@ import math
 
 from lrkit.errors import InputError, real, whole
 from lrkit.schedules.base import Schedule
-from lrkit.schedules.compat.common import absolute, chain, choice, exactly
+from lrkit.schedules.compat.common import absolute, chain, choice, count, exactly, held, way
 from lrkit.schedules.compose import Rates, Repeat
 from lrkit.schedules.easing import Easing, Polynomial, Power, Rex, cosine, linear
 from lrkit.schedules.parts import Hold, Join, Part, Segment
@@ -38,46 +38,30 @@ def LinearScheduler(t_max: int, max_lr: float, min_lr: float = 0.0, init_lr: flo
 def CosineScheduler(t_max: int, max_lr: float, min_lr: float = 0.0, init_lr: float = 0.0, warmup_steps: int = 0) -> Rates:
     """init_lr + (max_lr − init_lr)·t/W, then min_lr + (max_lr − min_lr)·(1 + cos(π·(t − W)/(t_max − W)))/2.
 
-    Args:
-        t_max: Updates of the run, the warm-up included.
-        max_lr: Highest rate, above 0.
-        min_lr: Rate at t_max.
-        init_lr: Rate of update 0 where there is a warm-up.
-        warmup_steps: W; 0 for none.
+    The arguments are those of `LinearScheduler`.
     """
     return _warmed("CosineScheduler", (t_max, warmup_steps), (max_lr, min_lr, init_lr), cosine)
 
 
 def PolyScheduler(
-    poly_order: float = 0.5,
-    *,
-    t_max: int,
-    max_lr: float,
-    min_lr: float = 0.0,
-    init_lr: float = 0.0,
-    warmup_steps: int = 0,
+    poly_order: float = 0.5, *, t_max: int, max_lr: float, min_lr: float = 0.0, init_lr: float = 0.0, warmup_steps: int = 0
 ) -> Rates:
     """init_lr + (max_lr − init_lr)·t/W, then min_lr + (max_lr − min_lr)·(1 − (t − W)/(t_max − W))^poly_order.
 
     Not the library's values: its "decay" min_lr + (max_lr − min_lr)·(t − W)^poly_order climbs above max_lr, without a limit.
 
     Args:
-        poly_order: Power, above 0.
-        t_max: Updates of the run, the warm-up included.
-        max_lr: Highest rate, above 0.
-        min_lr: Rate at t_max.
-        init_lr: Rate of update 0 where there is a warm-up.
-        warmup_steps: W; 0 for none.
+        poly_order: Power, above 0; the other arguments are those of `LinearScheduler`.
     """
     return _warmed("PolyScheduler", (t_max, warmup_steps), (max_lr, min_lr, init_lr), Polynomial(poly_order))
 
 
 def _warmed(call: str, lengths: tuple[int, int], rates: tuple[float, float, float], easing: Easing) -> Rates:
     """A line up, an easing down."""
-    total, warm = whole(call, "t_max", lengths[0]), whole(call, "warmup_steps", lengths[1], 0)
+    total, warm = count(call, "t_max", lengths[0], 1), count(call, "warmup_steps", lengths[1])
     high = real(call, "max_lr", rates[0], above=0.0)
     low, start = (real(call, name, rate, least=0.0) / high for name, rate in zip(("min_lr", "init_lr"), rates[1:], strict=True))
-    rise = Segment(start, 1.0, warm) if warm else None
+    rise = way(start, 1.0, warm)
     if rise and warm >= total:
         return absolute(exactly(rise, total), high)
     return absolute(chain(rise, Segment(1.0, low, total - warm, easing)), high)
@@ -98,13 +82,9 @@ def REXScheduler(total_steps: int, max_lr: float = 1.0, min_lr: float = 0.0) -> 
 
 
 def CosineAnnealingWarmupRestarts(
-    first_cycle_steps: int,
-    cycle_mult: float = 1.0,
-    max_lr: float = 1e-4,
-    min_lr: float = 1e-6,
-    warmup_steps: int = 0,
+    first_cycle_steps: int, cycle_mult: float = 1.0, max_lr: float = 1e-4, min_lr: float = 1e-6, warmup_steps: int = 0,
     gamma: float = 0.9,
-) -> Rates:
+) -> Rates:  # fmt: skip
     """In cycle k, from min_lr to max_lr·gamma^k along a line of W updates, then down to min_lr along half a cosine.
 
     The peak stays at min_lr once it has come down to it; the library's goes on falling, so that its cycles turn upside down.
@@ -122,7 +102,7 @@ def CosineAnnealingWarmupRestarts(
         InputError: If a number is out of its range.
     """
     call = "CosineAnnealingWarmupRestarts"
-    n, warm = whole(call, "first_cycle_steps", first_cycle_steps), whole(call, "warmup_steps", warmup_steps, 0)
+    n, warm = count(call, "first_cycle_steps", first_cycle_steps, 1), count(call, "warmup_steps", warmup_steps)
     mult, gamma = real(call, "cycle_mult", cycle_mult, above=0.0), real(call, "gamma", gamma, above=0.0)
     high = real(call, "max_lr", max_lr, above=0.0)
     low = real(call, "min_lr", min_lr, least=0.0) / high
@@ -142,18 +122,13 @@ def CosineAnnealingWarmupRestarts(
 
 
 def _cycle(n: int, warm: int, low: float, peak: float) -> Schedule:
-    return chain(Segment(low, peak, warm) if warm else None, Segment(peak, low, n - warm, cosine))
+    return chain(way(low, peak, warm), Segment(peak, low, n - warm, cosine))
 
 
 def get_wsd_schedule(
-    base_lr: float,
-    num_warmup_steps: int,
-    num_stable_steps: int,
-    num_decay_steps: int,
-    min_lr_ratio: float = 0.0,
-    num_cycles: float = 0.5,
-    cooldown_type: str = "1-sqrt",
-) -> Rates:
+    base_lr: float, num_warmup_steps: int, num_stable_steps: int, num_decay_steps: int, min_lr_ratio: float = 0.0,
+    num_cycles: float = 0.5, cooldown_type: str = "1-sqrt",
+) -> Rates:  # fmt: skip
     """base_lr·t/W, then base_lr, then base_lr·(m + (1 − m)·cooldown(u)), then base_lr·m.
 
     The library forgets m in all cool-downs but the cosine, so that it falls to 0 and jumps up to m; here all of them end at m.
@@ -173,13 +148,13 @@ def get_wsd_schedule(
     call = "get_wsd_schedule"
     names = ("num_warmup_steps", "num_stable_steps", "num_decay_steps")
     lengths = (num_warmup_steps, num_stable_steps, num_decay_steps)
-    warm, stable, decay = (whole(call, name, n, 0) for name, n in zip(names, lengths, strict=True))
+    warm, stable, decay = (count(call, name, n) for name, n in zip(names, lengths, strict=True))
     low, waves = real(call, "min_lr_ratio", min_lr_ratio, least=0.0), abs(real(call, "num_cycles", num_cycles))
     kind = choice(call, "cooldown_type", cooldown_type, tuple(_COOLDOWNS))
-    fall: Schedule | None = Segment(1.0, low, decay, _COOLDOWNS[kind]) if decay else None
+    fall: Schedule | None = way(1.0, low, decay, _COOLDOWNS[kind])
     if kind == "cosine" and fall and waves != 0.5:
         fall = _waves(low, decay, waves)
-    stages = (Segment(0.0, 1.0, warm) if warm else None, Hold(1.0, stable) if stable else None, fall)
+    stages = (way(0.0, 1.0, warm), held(1.0, stable), fall)
     if fall and fall.end_value == low:
         return absolute(chain(*stages), base_lr)
     total = warm + stable + decay

@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from lrkit.errors import InputError, real, whole
+from lrkit.errors import InputError, real
 from lrkit.schedules.base import Schedule, check_schedule
-from lrkit.schedules.compat.common import absolute, exactly
+from lrkit.schedules.compat.common import absolute, count, exactly
 from lrkit.schedules.compose import Between, Rates, Times
 from lrkit.schedules.easing import Floats
 from lrkit.schedules.parts import Hold, Join, Segment
@@ -28,7 +28,7 @@ def LinearWarmup(base_lr: float, warmup_period: int, base_schedule: Schedule | N
         base_schedule: What is dampened: factors of base_lr, or another library's schedule from this package, whose values are
             taken as they are; None is base_lr for ever.
     """
-    steps = whole("LinearWarmup", "warmup_period", warmup_period)
+    steps = count("LinearWarmup", "warmup_period", warmup_period, 1)
     return _dampened(base_lr, Join(Segment(0.0, 1.0, steps, arrive=True), Hold(1.0)), base_schedule)
 
 
@@ -40,7 +40,7 @@ def ExponentialWarmup(base_lr: float, warmup_period: int, base_schedule: Schedul
         warmup_period: P, at least 1.
         base_schedule: What is dampened, as for `LinearWarmup`.
     """
-    decay = math.exp(-1.0 / whole("ExponentialWarmup", "warmup_period", warmup_period))
+    decay = math.exp(-1.0 / count("ExponentialWarmup", "warmup_period", warmup_period, 1))
     return _dampened(base_lr, Between(1.0, 0.0, Tail(Geometric(decay), start=decay)), base_schedule)
 
 
@@ -55,21 +55,20 @@ def UntunedLinearWarmup(base_lr: float, betas: Sequence[float] = _ADAM, base_sch
     Raises:
         InputError: If β₂ is not in [0, 1).
     """
-    return LinearWarmup(base_lr, int(2.0 / (1.0 - _beta2("UntunedLinearWarmup", betas))), base_schedule)
+    return LinearWarmup(base_lr, _untuned("UntunedLinearWarmup", 2.0, betas), base_schedule)
 
 
 def UntunedExponentialWarmup(base_lr: float, betas: Sequence[float] = _ADAM, base_schedule: Schedule | None = None) -> Rates:
     """base(t)·(1 − exp(−(t + 1)/P)), P = int(1/(1 − β₂)) in floating point: 99 where β₂ is 0.99 (arXiv:1910.04209).
 
-    Args:
-        base_lr: The optimizer's rate.
-        betas: Adam's β₁ and β₂, which the library takes from the optimizer.
-        base_schedule: What is dampened, as for `LinearWarmup`.
-
-    Raises:
-        InputError: If β₂ is not in [0, 1).
+    The arguments are those of `UntunedLinearWarmup`.
     """
-    return ExponentialWarmup(base_lr, int(1.0 / (1.0 - _beta2("UntunedExponentialWarmup", betas))), base_schedule)
+    return ExponentialWarmup(base_lr, _untuned("UntunedExponentialWarmup", 1.0, betas), base_schedule)
+
+
+def _untuned(call: str, times: float, betas: Sequence[float]) -> int:
+    """The period that Adam's β₂ asks for, in floating point as there."""
+    return int(times / (1.0 - _beta2(call, betas)))
 
 
 def RAdamWarmup(

@@ -18,9 +18,10 @@ from typing import Any
 
 from lrkit.errors import InputError, real, whole
 from lrkit.schedules.base import Schedule
-from lrkit.schedules.compat.common import absolute, chain, choice, exactly
-from lrkit.schedules.compat.timm_more import PlateauLRScheduler, Range, noisy
-from lrkit.schedules.compat.torch_more import geometric, staircase
+from lrkit.schedules.compat.common import absolute, chain, choice, count, exactly, held, items, way
+from lrkit.schedules.compat.plateau import metrics_of, plateau, replay
+from lrkit.schedules.compat.stairs import drops, geometric
+from lrkit.schedules.compat.timm_noise import Range, noisy
 from lrkit.schedules.compose import Rates, Repeat, Times
 from lrkit.schedules.easing import Easing, Floats, Polynomial, Power, Relax, Tanh, Wave, cosine, linear
 from lrkit.schedules.parts import Hold, Join, Segment
@@ -52,23 +53,27 @@ def _cycles(call: str, base: float, n: int, easing: Easing, lr_min: float, mul: 
     return Points(tuple(points), easing)
 
 
-def _warmed(call: str, base: float, warmup_t: int, w: float, prefix: bool, curve: Schedule, aim: float = 1.0) -> Schedule:
-    """w + t·(base·aim − w)/W, then the curve from its start, or from W on."""
-    steps = whole(call, "warmup_t", warmup_t, 0, what=_UPDATES)
-    if not steps:
-        return curve
-    rise = Segment(real(call, "warmup_lr_init", w, least=0.0) / base, aim, steps)
-    if prefix:
-        return Join(rise, curve)
-    if curve.steps is not None and curve.steps <= steps:
-        return exactly(Join(rise, Hold(curve.end_value)), steps)
-    return Join(rise, curve.cut(steps, curve.steps))
+def _made(
+    call: str, base: float, warmup: tuple[int, float, bool], curve: Schedule, noise: tuple[Range, float, float, int],
+    aim: float = 1.0,
+) -> Rates:  # fmt: skip
+    """w + t·(base·aim − w)/W, then the curve, from its start (a prefix) or from W on; times the noise."""
+    steps = count(call, "warmup_t", warmup[0], what=_UPDATES)
+    if steps:
+        rise = Segment(real(call, "warmup_lr_init", warmup[1], least=0.0) / base, aim, steps)
+        if warmup[2]:
+            curve = Join(rise, curve)
+        elif curve.steps is not None and curve.steps <= steps:
+            curve = exactly(Join(rise, Hold(curve.end_value)), steps)
+        else:
+            curve = Join(rise, curve.cut(steps, curve.steps))
+    return absolute(noisy(curve, *noise), base)
 
 
 def CosineLRScheduler(
     base_lr: float, t_initial: int, lr_min: float = 0.0, cycle_mul: float = 1.0, cycle_decay: float = 1.0, cycle_limit: int = 1,
-    warmup_t: int = 0, warmup_lr_init: float = 0.0, warmup_prefix: bool = False, noise_range_t: Range = None,
-    noise_pct: float = 0.67, noise_std: float = 1.0, noise_seed: int = 42, k_decay: float = 1.0,
+    warmup_t: int = 0, warmup_lr_init: float = 0.0, warmup_prefix: bool = False, t_in_epochs: bool = True,
+    noise_range_t: Range = None, noise_pct: float = 0.67, noise_std: float = 1.0, noise_seed: int = 42, k_decay: float = 1.0,
 ) -> Rates:  # fmt: skip
     """value(t) = lr_min + (base·cycle_decay^i − lr_min)·(1 + cos(π·(c/n)^k))/2, c of n = t_initial·cycle_mul^i into cycle i.
 
@@ -77,17 +82,19 @@ def CosineLRScheduler(
         cycle_limit: Cycles; then lr_min holds.
         warmup_prefix: Whether the cycles begin after the warm-up, and not under it.
         k_decay: k, above 0.
+        t_in_epochs: Whether t counts epochs, and not updates; it has no effect on the curve.
     """
+    del t_in_epochs
     call, base = "CosineLRScheduler", real("CosineLRScheduler", "base_lr", base_lr, above=0.0)
     easing = cosine if k_decay == 1 else Wave(1.0, k_decay)
     curve = _cycles(call, base, t_initial, easing, lr_min, cycle_mul, cycle_decay, cycle_limit)
-    warmed = _warmed(call, base, warmup_t, warmup_lr_init, warmup_prefix, curve)
-    return absolute(noisy(warmed, noise_range_t, noise_pct, noise_std, noise_seed), base)
+    noise = (noise_range_t, noise_pct, noise_std, noise_seed)
+    return _made(call, base, (warmup_t, warmup_lr_init, warmup_prefix), curve, noise)
 
 
 def PolyLRScheduler(
     base_lr: float, t_initial: int, power: float = 0.5, lr_min: float = 0.0, cycle_mul: float = 1.0, cycle_decay: float = 1.0,
-    cycle_limit: int = 1, warmup_t: int = 0, warmup_lr_init: float = 0.0, warmup_prefix: bool = False,
+    cycle_limit: int = 1, warmup_t: int = 0, warmup_lr_init: float = 0.0, warmup_prefix: bool = False, t_in_epochs: bool = True,
     noise_range_t: Range = None, noise_pct: float = 0.67, noise_std: float = 1.0, noise_seed: int = 42, k_decay: float = 1.0,
 ) -> Rates:  # fmt: skip
     """value(t) = lr_min + (base·cycle_decay^i − lr_min)·(1 − (c/n)^k)^power, c of n = t_initial·cycle_mul^i into cycle i.
@@ -98,17 +105,19 @@ def PolyLRScheduler(
         cycle_limit: Cycles; then lr_min holds.
         warmup_prefix: Whether the cycles begin after the warm-up, and not under it.
         k_decay: k, above 0.
+        t_in_epochs: Whether t counts epochs, and not updates; it has no effect on the curve.
     """
+    del t_in_epochs
     call, base = "PolyLRScheduler", real("PolyLRScheduler", "base_lr", base_lr, above=0.0)
     curve = _cycles(call, base, t_initial, Polynomial(power, k_decay), lr_min, cycle_mul, cycle_decay, cycle_limit)
-    warmed = _warmed(call, base, warmup_t, warmup_lr_init, warmup_prefix, curve)
-    return absolute(noisy(warmed, noise_range_t, noise_pct, noise_std, noise_seed), base)
+    noise = (noise_range_t, noise_pct, noise_std, noise_seed)
+    return _made(call, base, (warmup_t, warmup_lr_init, warmup_prefix), curve, noise)
 
 
 def TanhLRScheduler(
     base_lr: float, t_initial: int, lb: float = -7.0, ub: float = 3.0, lr_min: float = 0.0, cycle_mul: float = 1.0,
     cycle_decay: float = 1.0, cycle_limit: int = 1, warmup_t: int = 0, warmup_lr_init: float = 0.0, warmup_prefix: bool = False,
-    noise_range_t: Range = None, noise_pct: float = 0.67, noise_std: float = 1.0, noise_seed: int = 42,
+    t_in_epochs: bool = True, noise_range_t: Range = None, noise_pct: float = 0.67, noise_std: float = 1.0, noise_seed: int = 42,
 ) -> Rates:  # fmt: skip
     """value(t) = lr_min + (base·cycle_decay^i − lr_min)·(1 − tanh(lb·(1 − u) + ub·u))/2, u the progress in cycle i.
 
@@ -116,18 +125,20 @@ def TanhLRScheduler(
         base_lr: The optimizer's rate, above 0.
         cycle_limit: Cycles; then lr_min holds.
         warmup_prefix: Whether the cycles begin after the warm-up; under it, the warm-up aims at where the curve is by then.
+        t_in_epochs: Whether t counts epochs, and not updates; it has no effect on the curve.
     """
+    del t_in_epochs
     call, base = "TanhLRScheduler", real("TanhLRScheduler", "base_lr", base_lr, above=0.0)
     curve = _cycles(call, base, t_initial, Tanh(lb, ub), lr_min, cycle_mul, cycle_decay, cycle_limit)
     aim = 1.0 if warmup_prefix else curve(warmup_t)
-    warmed = _warmed(call, base, warmup_t, warmup_lr_init, warmup_prefix, curve, aim)
-    return absolute(noisy(warmed, noise_range_t, noise_pct, noise_std, noise_seed), base)
+    noise = (noise_range_t, noise_pct, noise_std, noise_seed)
+    return _made(call, base, (warmup_t, warmup_lr_init, warmup_prefix), curve, noise, aim)
 
 
 def StepLRScheduler(
     base_lr: float, decay_t: float, decay_rate: float = 1.0, warmup_t: int = 0, warmup_lr_init: float = 0.0,
-    warmup_prefix: bool = True, noise_range_t: Range = None, noise_pct: float = 0.67, noise_std: float = 1.0,
-    noise_seed: int = 42,
+    warmup_prefix: bool = True, t_in_epochs: bool = True, noise_range_t: Range = None, noise_pct: float = 0.67,
+    noise_std: float = 1.0, noise_seed: int = 42,
 ) -> Rates:  # fmt: skip
     """value(t) = base·decay_rate^⌊t/decay_t⌋, t counted from the end of the warm-up; for ever.
 
@@ -135,11 +146,13 @@ def StepLRScheduler(
         base_lr: The optimizer's rate, above 0.
         decay_t: Above 0; fractions count.
         warmup_prefix: Whether t counts from the end of the warm-up, and not from 0.
+        t_in_epochs: Whether t counts epochs, and not updates; it has no effect on the curve.
     """
+    del t_in_epochs
     call, base = "StepLRScheduler", real("StepLRScheduler", "base_lr", base_lr, above=0.0)
-    curve = geometric(call, decay_rate, _floored(real(call, "decay_t", decay_t, above=0.0)))
-    warmed = _warmed(call, base, warmup_t, warmup_lr_init, warmup_prefix, curve)
-    return absolute(noisy(warmed, noise_range_t, noise_pct, noise_std, noise_seed), base)
+    curve = geometric(call, "decay_rate", decay_rate, _floored(real(call, "decay_t", decay_t, above=0.0)), stairs=True)
+    noise = (noise_range_t, noise_pct, noise_std, noise_seed)
+    return _made(call, base, (warmup_t, warmup_lr_init, warmup_prefix), curve, noise)
 
 
 def _floored(every: float) -> float:
@@ -150,8 +163,8 @@ def _floored(every: float) -> float:
 
 def MultiStepLRScheduler(
     base_lr: float, decay_t: Sequence[float], decay_rate: float = 1.0, warmup_t: int = 0, warmup_lr_init: float = 0.0,
-    warmup_prefix: bool = True, noise_range_t: Range = None, noise_pct: float = 0.67, noise_std: float = 1.0,
-    noise_seed: int = 42,
+    warmup_prefix: bool = True, t_in_epochs: bool = True, noise_range_t: Range = None, noise_pct: float = 0.67,
+    noise_std: float = 1.0, noise_seed: int = 42,
 ) -> Rates:  # fmt: skip
     """value(t) = base·decay_rate^(how many of decay_t are ≤ t + 1), for ever: each acts one update early, as in timm.
 
@@ -160,19 +173,20 @@ def MultiStepLRScheduler(
         decay_t: In any order; one that is named twice counts twice.
         decay_rate: At least 0.
         warmup_prefix: Whether t counts from the end of the warm-up, and not from 0.
+        t_in_epochs: Whether t counts epochs, and not updates; it has no effect on the curve.
     """
+    del t_in_epochs
     call, base = "MultiStepLRScheduler", real("MultiStepLRScheduler", "base_lr", base_lr, above=0.0)
-    rate = real(call, "decay_rate", decay_rate, least=0.0)
-    places = sorted(math.ceil(real(call, "decay_t", place)) - 1 for place in decay_t)
-    curve = staircase([(0, 1.0), *((place, rate ** (i + 1)) for i, place in enumerate(places))])
-    warmed = _warmed(call, base, warmup_t, warmup_lr_init, warmup_prefix, curve)
-    return absolute(noisy(warmed, noise_range_t, noise_pct, noise_std, noise_seed), base)
+    places = [math.ceil(real(call, "decay_t", place)) - 1 for place in items(call, "decay_t", decay_t)]
+    curve = drops(call, "decay_rate", decay_rate, places)
+    noise = (noise_range_t, noise_pct, noise_std, noise_seed)
+    return _made(call, base, (warmup_t, warmup_lr_init, warmup_prefix), curve, noise)
 
 
 def WSDLRScheduler(
     base_lr: float, t_initial: int, decay_t: int, lr_min: float = 0.0, stable_fn: str = "constant",
     stable_timescale: float | None = None, stable_power: float = 0.5, decay_fn: str | Callable[[float], float] = "1-sqrt",
-    decay_power: float = 0.5, decay_ratio: float = 0.1, warmup_t: int = 0, warmup_lr_init: float = 0.0,
+    decay_power: float = 0.5, decay_ratio: float = 0.1, warmup_t: int = 0, warmup_lr_init: float = 0.0, t_in_epochs: bool = True,
     noise_range_t: Range = None, noise_pct: float = 0.67, noise_std: float = 1.0, noise_seed: int = 42,
 ) -> Rates:  # fmt: skip
     """value(W + s) = lr_min + (v(s) − lr_min)·D(u), v = max(base·stable(s), lr_min), u = (s − t_initial + decay_t)/decay_t or 0.
@@ -185,13 +199,15 @@ def WSDLRScheduler(
         stable_fn: ``"constant"``, ``"rsqrt"`` (p = ½) or ``"power"`` (p = stable_power).
         stable_timescale: W where None.
         decay_fn: ``"linear"``, ``"1-sqrt"``, ``"cosine"``, ``"power"``, ``"exp"`` (r = decay_ratio), or D itself.
+        t_in_epochs: Whether t counts epochs, and not updates; it has no effect on the curve.
 
     Raises:
         InputError: If an argument is out of its range.
     """
+    del t_in_epochs
     call, base = "WSDLRScheduler", real("WSDLRScheduler", "base_lr", base_lr, above=0.0)
-    fall = whole(call, "decay_t", decay_t, what=_UPDATES)
-    stable = whole(call, "t_initial", t_initial, what=_UPDATES) - fall
+    fall = count(call, "decay_t", decay_t, 1, what=_UPDATES)
+    stable = count(call, "t_initial", t_initial, 1, what=_UPDATES) - fall
     if stable < 0:
         raise InputError(f"{call}(t_initial={t_initial}, decay_t={decay_t}): t_initial includes decay_t. Shorten the fall.")
     low = real(call, "lr_min", lr_min, least=0.0) / base
@@ -201,8 +217,8 @@ def WSDLRScheduler(
         every = real(call, "stable_timescale", warmup_t if stable_timescale is None else stable_timescale, above=0.0)
         level = Tail(Hyperbolic(1.0, 0.5 if kind == "rsqrt" else stable_power, every), limit=low or None, steps=stable + fall)
     curve = _falling(level, low, stable, fall, _decay(call, decay_fn, decay_power, decay_ratio))
-    warmed = _warmed(call, base, warmup_t, warmup_lr_init, True, curve)
-    return absolute(noisy(warmed, noise_range_t, noise_pct, noise_std, noise_seed), base)
+    noise = (noise_range_t, noise_pct, noise_std, noise_seed)
+    return _made(call, base, (warmup_t, warmup_lr_init, True), curve, noise)
 
 
 def _decay(call: str, decay_fn: str | Callable[[float], float], power: float, ratio: float) -> Easing | Callable[[float], float]:
@@ -221,15 +237,44 @@ def _falling(level: Schedule, low: float, stable: int, fall: int, decay: Easing 
     shape = None if callable(decay) else decay
     if shape is not None and isinstance(level, Hold):
         top = level.value_held
-        return chain(Hold(top, stable) if stable else None, Segment(top, low, fall, shape))
+        return chain(held(top, stable), Segment(top, low, fall, shape))
     if shape is not None and low == 0:
-        return Times(level, chain(Hold(1.0, stable) if stable else None, Segment(1.0, 0.0, fall, shape)))
+        return Times(level, chain(held(1.0, stable), Segment(1.0, 0.0, fall, shape)))
     # No part adds two curves that both move, so the fall goes through its values.
     points = [(0.0, level(stable))]
     for d in range(1, fall + 1):
         left = decay(d / fall) if callable(decay) else decay.between(1.0, 0.0, d / fall, Floats)
         points.append((float(d), low + (level(stable + d) - low) * left))
     return chain(level.cut(0, stable) if stable else None, Points(tuple(points)))
+
+
+def PlateauLRScheduler(
+    base_lr: float, decay_rate: float = 0.1, patience_t: int = 10, threshold: float = 1e-4, cooldown_t: int = 0,
+    warmup_t: int = 0, warmup_lr_init: float = 0.0, lr_min: float = 0.0, mode: str = "max", noise_range_t: Range = None,
+    noise_type: str = "normal", noise_pct: float = 0.67, noise_std: float = 1.0, noise_seed: int | None = None, *,
+    metrics: Sequence[float],
+) -> Rates:  # fmt: skip
+    """value(i) = w + (i + 1)·(base − w)/W for i < W, w = warmup_lr_init; then the rate after metric i, as torch's plateau.
+
+    Args:
+        base_lr: The optimizer's rate, above 0.
+        decay_rate: What a drop leaves.
+        patience_t: Metrics that may be no better, in a row.
+        threshold: By what share of the best a metric has to be better.
+        warmup_t: W; its metrics do not count.
+        metrics: What was seen, one an epoch; the rates are their replay.
+
+    Raises:
+        InputError: If there is no metric, or an argument is out of its range.
+    """
+    call = "PlateauLRScheduler"
+    base, warm = real(call, "base_lr", base_lr, above=0.0), count(call, "warmup_t", warmup_t, what="a whole number of epochs")
+    seen, low = metrics_of(call, metrics), real(call, "lr_min", lr_min, least=0.0)
+    first = real(call, "warmup_lr_init", warmup_lr_init, least=0.0) / base
+    rates = plateau(call, base, seen[warm:], mode, decay_rate, patience_t, threshold, "rel", cooldown_t, low, 1e-8)
+    rise = way(first, 1.0, warm, arrive=True)
+    curve = exactly(chain(rise, replay(rates, base) if rates else None), len(seen))
+    return absolute(noisy(curve, noise_range_t, noise_pct, noise_std, noise_seed, noise_type, 1, warm), base)
 
 
 def create_scheduler_v2(

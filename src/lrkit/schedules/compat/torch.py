@@ -11,18 +11,13 @@ from dataclasses import dataclass, field
 
 from lrkit.errors import InputError, real, whole
 from lrkit.schedules.base import Schedule
-from lrkit.schedules.compat.common import absolute, chain, factors_of
-from lrkit.schedules.compat.torch_more import (
-    CyclicLR,
-    OneCycleLR,
-    ReduceLROnPlateau,
-    anneal,
-    geometric,
-    lower_end,
-    milestone_stairs,
-)
-from lrkit.schedules.compose import Between, Rates, Repeat, Times
-from lrkit.schedules.easing import Cosine, Polynomial, cosine, linear
+from lrkit.schedules.compat.common import absolute, chain, count, held, items, poly, share
+from lrkit.schedules.compat.frame import Frame, joined
+from lrkit.schedules.compat.plateau import metrics_of, plateau, replay
+from lrkit.schedules.compat.stairs import drops, geometric
+from lrkit.schedules.compat.torch_cycles import CyclicLR, OneCycleLR, anneal
+from lrkit.schedules.compose import Rates, Repeat, Times
+from lrkit.schedules.easing import Cosine, cosine
 from lrkit.schedules.parts import Hold, Join, Segment
 from lrkit.schedules.points import Custom
 from lrkit.schedules.tails import Tail
@@ -82,7 +77,7 @@ def StepLR(base_lr: float, step_size: int, gamma: float = 0.1) -> Rates:
     Raises:
         InputError: If `step_size` is below 1, or `gamma` negative.
     """
-    return absolute(geometric("StepLR", gamma, whole("StepLR", "step_size", step_size)), base_lr)
+    return absolute(geometric("StepLR", "gamma", gamma, count("StepLR", "step_size", step_size, 1), stairs=True), base_lr)
 
 
 def MultiStepLR(base_lr: float, milestones: Sequence[int], gamma: float = 0.1) -> Rates:
@@ -95,7 +90,8 @@ def MultiStepLR(base_lr: float, milestones: Sequence[int], gamma: float = 0.1) -
     Raises:
         InputError: If a milestone is no whole number of at least 0, or `gamma` is negative.
     """
-    return absolute(milestone_stairs("MultiStepLR", milestones, gamma), base_lr)
+    places = [count("MultiStepLR", "milestones", place) for place in items("MultiStepLR", "milestones", milestones)]
+    return absolute(drops("MultiStepLR", "gamma", gamma, places), base_lr)
 
 
 def ConstantLR(base_lr: float, factor: float = 1.0 / 3, total_iters: int = 5) -> Rates:
@@ -108,9 +104,8 @@ def ConstantLR(base_lr: float, factor: float = 1.0 / 3, total_iters: int = 5) ->
     Raises:
         InputError: If `factor` is not in [0, 1].
     """
-    steps = whole("ConstantLR", "total_iters", total_iters, 0)
-    held = _share("ConstantLR", "factor", factor)
-    return absolute(chain(Hold(held, steps) if steps else None, Hold(1.0)), base_lr)
+    steps, low = count("ConstantLR", "total_iters", total_iters), share("ConstantLR", "factor", factor, "the base rate")
+    return absolute(chain(held(low, steps), Hold(1.0)), base_lr)
 
 
 def LinearLR(base_lr: float, start_factor: float = 1.0 / 3, end_factor: float = 1.0, total_iters: int = 5) -> Rates:
@@ -125,17 +120,10 @@ def LinearLR(base_lr: float, start_factor: float = 1.0 / 3, end_factor: float = 
         InputError: If a factor is out of its range.
     """
     real("LinearLR", "start_factor", start_factor, above=0.0)
-    start, end = _share("LinearLR", "start_factor", start_factor), _share("LinearLR", "end_factor", end_factor)
-    steps = whole("LinearLR", "total_iters", total_iters, 0)
+    start = share("LinearLR", "start_factor", start_factor, "the base rate")
+    end = share("LinearLR", "end_factor", end_factor, "the base rate")
+    steps = count("LinearLR", "total_iters", total_iters)
     return absolute(Segment(start, end, steps) if steps else Hold(end), base_lr)
-
-
-def _share(call: str, name: str, value: float) -> float:
-    """A number in [0, 1]."""
-    number = real(call, name, value, least=0.0)
-    if number > 1:
-        raise InputError(f"{call}({name}={number:g}): {name} must be in [0, 1]. It is a share of the base rate.")
-    return number
 
 
 def ExponentialLR(base_lr: float, gamma: float) -> Rates:
@@ -144,15 +132,13 @@ def ExponentialLR(base_lr: float, gamma: float) -> Rates:
     Raises:
         InputError: If `gamma` is negative.
     """
-    return absolute(geometric("ExponentialLR", gamma, stairs=False), base_lr)
+    return absolute(geometric("ExponentialLR", "gamma", gamma), base_lr)
 
 
 def PolynomialLR(base_lr: float, total_iters: int = 5, power: float = 1.0) -> Rates:
     """value(t) = base·(1 − min(t, n)/n)^power, n = total_iters. With n = 0 or power 0 it is base, as in torch."""
-    steps = whole("PolynomialLR", "total_iters", total_iters, 0)
-    if steps == 0 or power == 0:
-        return absolute(Hold(1.0), base_lr)
-    return absolute(Segment(1.0, 0.0, steps, linear if power == 1 else Polynomial(power)), base_lr)
+    steps = count("PolynomialLR", "total_iters", total_iters)
+    return absolute(Segment(1.0, 0.0, steps, poly(power)) if steps and power != 0 else Hold(1.0), base_lr)
 
 
 def CosineAnnealingLR(base_lr: float, T_max: int, eta_min: float = 0.0) -> Rates:
@@ -163,8 +149,8 @@ def CosineAnnealingLR(base_lr: float, T_max: int, eta_min: float = 0.0) -> Rates
         T_max: Updates of the fall.
         eta_min: A rate, not a factor.
     """
-    end, origin = lower_end(base_lr, real("CosineAnnealingLR", "eta_min", eta_min))
-    return Rates(Segment(1.0, end, T_max, cosine), base_lr, origin)
+    frame = Frame.over("CosineAnnealingLR", (base_lr, eta_min), base_lr)
+    return frame.rates(Segment(frame.of(base_lr), frame.of(eta_min), T_max, cosine))
 
 
 def CosineAnnealingWarmRestarts(base_lr: float, T_0: int, T_mult: int = 1, eta_min: float = 0.0) -> Rates:
@@ -180,9 +166,9 @@ def CosineAnnealingWarmRestarts(base_lr: float, T_0: int, T_mult: int = 1, eta_m
         InputError: If `T_0` or `T_mult` is no whole number of at least 1.
     """
     call = "CosineAnnealingWarmRestarts"
-    end, origin = lower_end(base_lr, real(call, "eta_min", eta_min))
-    cycle = Segment(1.0, end, whole(call, "T_0", T_0), cosine)
-    return Rates(Repeat(cycle, stretch=whole(call, "T_mult", T_mult)), base_lr, origin)
+    frame = Frame.over(call, (base_lr, eta_min), base_lr)
+    cycle = Segment(frame.of(base_lr), frame.of(eta_min), count(call, "T_0", T_0, 1), cosine)
+    return frame.rates(Repeat(cycle, stretch=whole(call, "T_mult", T_mult)))
 
 
 def SWALR(base_lr: float, swa_lr: float, anneal_epochs: int = 10, anneal_strategy: str = "cos") -> Rates:
@@ -197,10 +183,29 @@ def SWALR(base_lr: float, swa_lr: float, anneal_epochs: int = 10, anneal_strateg
     Raises:
         InputError: If an argument is out of its range.
     """
-    shape = anneal("SWALR", anneal_strategy)
-    steps = whole("SWALR", "anneal_epochs", anneal_epochs, 0)
-    end, origin = lower_end(base_lr, real("SWALR", "swa_lr", swa_lr))
-    return Rates(Segment(1.0, end, steps, shape) if steps else Hold(end), base_lr, origin)
+    shape, steps = anneal("SWALR", anneal_strategy), count("SWALR", "anneal_epochs", anneal_epochs)
+    frame = Frame.over("SWALR", (base_lr, swa_lr), base_lr)
+    end = frame.of(swa_lr)
+    return frame.rates(Segment(frame.of(base_lr), end, steps, shape) if steps else Hold(end))
+
+
+def ReduceLROnPlateau(
+    base_lr: float, mode: str = "min", factor: float = 0.1, patience: int = 10, threshold: float = 1e-4,
+    threshold_mode: str = "rel", cooldown: int = 0, min_lr: float = 0.0, eps: float = 1e-8, *, metrics: Sequence[float],
+) -> Rates:  # fmt: skip
+    """value(i) = the rate after metric i: × factor, not below min_lr, after more than `patience` that were no better.
+
+    Args:
+        base_lr: The optimizer's rate.
+        metrics: What was seen, one for each step; the rates are their replay.
+
+    Raises:
+        InputError: If there is no metric, or an argument is out of its range.
+    """
+    call = "ReduceLROnPlateau"
+    seen, low = metrics_of(call, metrics), real(call, "min_lr", min_lr, least=0.0)
+    rates = plateau(call, base_lr, seen, mode, factor, patience, threshold, threshold_mode, cooldown, low, eps)
+    return absolute(replay(rates, base_lr), base_lr)
 
 
 def SequentialLR(base_lr: float, schedulers: Sequence[Schedule], milestones: Sequence[int]) -> Rates:
@@ -218,25 +223,12 @@ def SequentialLR(base_lr: float, schedulers: Sequence[Schedule], milestones: Seq
     """
     call = "SequentialLR"
     base = real(call, "base_lr", base_lr, above=0.0)
-    places = [whole(call, "milestones", place, 0, what="whole numbers of updates") for place in milestones]
+    places = [count(call, "milestones", place) for place in items(call, "milestones", milestones)]
     if len(places) != len(schedulers) - 1 or places != sorted(places):
         came = f"{call}({len(schedulers)} schedulers, milestones={places})"
         raise InputError(f"{came}: milestones must be in order, one fewer than schedulers. Say where each of the others begins.")
-    stages = []
-    for a, b, schedule in zip([0, *places], [*places, None], schedulers, strict=True):
-        factors = _as_factors(schedule, base)
-        if b is None or b == a or factors.steps == b - a:
-            stages.append(None if b == a else factors)
-        else:
-            stages.append(factors.cut(0, b - a))
-    return absolute(chain(*stages), base)
-
-
-def _as_factors(schedule: Schedule, base: float) -> Schedule:
-    """Absolute values as factors of one base, also those that come from an origin."""
-    if isinstance(schedule, Rates) and schedule.origin != 0:
-        return Between(schedule.origin / base, schedule.base / base, schedule.schedule)
-    return factors_of([schedule], base)[0]
+    lengths = [*(b - a for a, b in zip([0, *places[:-1]], places, strict=False)), None]
+    return joined(call, list(zip(schedulers, lengths, strict=True)), base)
 
 
 def ChainedScheduler(schedulers: Sequence[Schedule], base_lr: float) -> Rates:
@@ -255,12 +247,16 @@ def ChainedScheduler(schedulers: Sequence[Schedule], base_lr: float) -> Rates:
     base = real("ChainedScheduler", "base_lr", base_lr, above=0.0)
     if not schedulers:
         raise InputError("ChainedScheduler([]): there is nothing to multiply. Give at least one scheduler.")
+    factors: list[Schedule] = []
     for schedule in schedulers:
         if not isinstance(schedule, Rates) or schedule.base != base:
             raise InputError(f"ChainedScheduler({schedule}): must be made by this module. Give all of them base_lr={base:g}.")
         if len(schedulers) > 1 and (schedule.origin != 0 or not _multiplies(schedule.schedule)):
             raise InputError(f"ChainedScheduler({schedule}): it sets the rate and undoes what the others did. Take SequentialLR.")
-    return absolute(Times(*factors_of(schedulers, base)) if len(schedulers) > 1 else factors_of(schedulers, base)[0], base)
+        if len(schedulers) == 1:
+            return schedule
+        factors.append(schedule.schedule)
+    return absolute(Times(*factors), base)
 
 
 def _multiplies(factors: Schedule) -> bool:

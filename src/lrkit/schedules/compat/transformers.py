@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lrkit.errors import InputError, real, whole
+from lrkit.errors import InputError, real
 from lrkit.schedules.base import Schedule
-from lrkit.schedules.compat.common import absolute, chain, choice, exactly
-from lrkit.schedules.compat.torch_more import ReduceLROnPlateau
-from lrkit.schedules.compat.transformers_more import GreedyLR, get_greedy_schedule
+from lrkit.schedules.compat.common import absolute, chain, choice, count, exactly, held, poly, way
+from lrkit.schedules.compat.torch import ReduceLROnPlateau
+from lrkit.schedules.compat.transformers_greedy import GreedyLR, get_greedy_schedule
 from lrkit.schedules.compose import Rates
 from lrkit.schedules.easing import Polynomial, Power, cosine, linear
 from lrkit.schedules.parts import Hold, Part, Segment
@@ -30,18 +30,15 @@ __all__ = [
     "get_scheduler", "get_wsd_schedule",
 ]  # fmt: skip
 
-_UPDATES = "a whole number of updates"
-
 
 def _rise(call: str, warmup: int) -> Segment | None:
     """t/W."""
-    steps = whole(call, "num_warmup_steps", warmup, 0, what=_UPDATES)
-    return Segment(0.0, 1.0, steps) if steps else None
+    return way(0.0, 1.0, count(call, "num_warmup_steps", warmup))
 
 
 def _left(call: str, warmup: int, total: int) -> int:
     """T − W, at most 0 where the warm-up fills the run."""
-    return whole(call, "num_training_steps", total, what=_UPDATES) - whole(call, "num_warmup_steps", warmup, 0, what=_UPDATES)
+    return count(call, "num_training_steps", total, 1) - count(call, "num_warmup_steps", warmup)
 
 
 def _filled(rise: Schedule | None, after: Schedule, total: int) -> Schedule:
@@ -49,15 +46,15 @@ def _filled(rise: Schedule | None, after: Schedule, total: int) -> Schedule:
     return Part(chain(rise, after), 0, total)
 
 
-def _half_waves(steps: int, count: float, end: float) -> Schedule:
-    """end + (1 − end)·(1 + cos(π·count·t/steps))/2, cut off at `steps`."""
-    if count == 1:
+def _half_waves(steps: int, waves: float, end: float) -> Schedule:
+    """end + (1 − end)·(1 + cos(π·waves·t/steps))/2, cut off at `steps`."""
+    if waves == 1:
         return Segment(1.0, end, steps, cosine)
-    if count == 0:
+    if waves == 0:
         return Hold(1.0, steps)
     points: list[tuple[float, float]] = [(0.0, 1.0)]
     while points[-1][0] < steps:
-        points.append((len(points) * steps / count, end if len(points) % 2 else 1.0))
+        points.append((len(points) * steps / waves, end if len(points) % 2 else 1.0))
     return exactly(Points(tuple(points), cosine), steps)
 
 
@@ -120,18 +117,18 @@ def get_cosine_with_hard_restarts_schedule_with_warmup(
     """
     call = "get_cosine_with_hard_restarts_schedule_with_warmup"
     rise, left = _rise(call, num_warmup_steps), _left(call, num_warmup_steps, num_training_steps)
-    count = real(call, "num_cycles", num_cycles, least=0.0)
+    falling = real(call, "num_cycles", num_cycles, least=0.0)
     if left < 1:
         return absolute(_filled(rise, Hold(0.0), num_training_steps), base_lr)
-    if count in (0, 1):
-        falls: Schedule = Segment(1.0, 0.0, left, cosine) if count else Hold(1.0, left)
+    if falling in (0, 1):
+        falls: Schedule = Segment(1.0, 0.0, left, cosine) if falling else Hold(1.0, left)
     else:
         points: list[tuple[float, float]] = []
         while not points or points[-1][0] < left:
             k = len(points) // 2
-            points += [(k * left / count, 1.0), ((k + 1) * left / count, 0.0)]
+            points += [(k * left / falling, 1.0), ((k + 1) * left / falling, 0.0)]
         falls = exactly(Points(tuple(points), cosine), left)
-    if count == int(count) and count:
+    if falling == int(falling) and falling:
         return absolute(chain(rise, falls), base_lr)
     return absolute(exactly(chain(rise, falls, Hold(0.0)), num_training_steps), base_lr)
 
@@ -158,7 +155,7 @@ def get_polynomial_decay_schedule_with_warmup(
         return absolute(_filled(rise, Hold(end), num_training_steps), base_lr)
     if power == 0:
         return absolute(exactly(chain(rise, Hold(1.0, left), Hold(end)), num_training_steps), base_lr)
-    return absolute(chain(rise, Segment(1.0, end, left, linear if power == 1 else Polynomial(power))), base_lr)
+    return absolute(chain(rise, Segment(1.0, end, left, poly(power))), base_lr)
 
 
 def get_inverse_sqrt_schedule(base_lr: float, num_warmup_steps: int, timescale: int | None = None) -> Rates:
@@ -228,13 +225,12 @@ def get_cosine_with_min_lr_schedule_with_warmup_lr_rate(
         rise = Segment(0.0, 1.0, num_warmup_steps, arrive=True)
     elif num_warmup_steps:
         first = real(call, "warmup_lr_rate", warmup_lr_rate, least=0.0)
-        climb = Segment(first, 1.0, num_warmup_steps - 1, arrive=True) if num_warmup_steps > 1 else None
-        rise = chain(Hold(first, 1), climb)
-    steps, count = max(1, left), _half_count(call, num_cycles)
-    if count == 1:
+        rise = chain(Hold(first, 1), way(first, 1.0, num_warmup_steps - 1, arrive=True))
+    steps, waves = max(1, left), _half_count(call, num_cycles)
+    if waves == 1:
         fall: Schedule = Segment(1.0, floor, steps, cosine, arrive=True)
     else:
-        fall = Part(_half_waves(steps, count, floor), 1, steps + 1)
+        fall = Part(_half_waves(steps, waves, floor), 1, steps + 1)
     return absolute(chain(rise, fall) if left >= 1 else _filled(rise, fall, num_training_steps), base_lr)
 
 
@@ -259,17 +255,17 @@ def get_wsd_schedule(
     call = "get_wsd_schedule"
     kinds = ("linear", "cosine", "1-sqrt")
     warm, decay = choice(call, "warmup_type", warmup_type, kinds), choice(call, "decay_type", decay_type, kinds)
-    rise_steps = whole(call, "num_warmup_steps", num_warmup_steps, 0, what=_UPDATES)
-    fall_steps = whole(call, "num_decay_steps", num_decay_steps, 0, what=_UPDATES)
+    rise_steps = count(call, "num_warmup_steps", num_warmup_steps)
+    fall_steps = count(call, "num_decay_steps", num_decay_steps)
     floor = real(call, "min_lr_ratio", min_lr_ratio, least=0.0)
     if num_stable_steps is not None:
-        stable = whole(call, "num_stable_steps", num_stable_steps, 0, what=_UPDATES)
+        stable = count(call, "num_stable_steps", num_stable_steps)
     elif num_training_steps is None:
         raise InputError(f"{call}(num_training_steps=None): the run needs a length. Give num_training_steps or num_stable_steps.")
     else:
-        stable = whole(call, "num_training_steps", num_training_steps, what=_UPDATES) - rise_steps - fall_steps
+        stable = count(call, "num_training_steps", num_training_steps, 1) - rise_steps - fall_steps
     easings = {"linear": linear, "cosine": cosine, "1-sqrt": Polynomial(0.5)}
-    rise = Segment(floor, 1.0, rise_steps, easings[warm]) if rise_steps else None
+    rise = way(floor, 1.0, rise_steps, easings[warm])
     fall: Schedule | None = None
     if fall_steps and stable + fall_steps > 0:
         if decay == "cosine":
@@ -278,7 +274,7 @@ def get_wsd_schedule(
             fall = Segment(1.0, floor, fall_steps, linear if decay == "linear" else Power(0.5))
         fall = fall.cut(-stable, fall_steps) if stable < 0 else fall
     total = rise_steps + stable + fall_steps
-    curve = [rise, Hold(1.0, stable) if stable > 0 else None, fall]
+    curve = [rise, held(1.0, stable), fall]
     if fall is not None and fall.end_value == floor:
         return absolute(chain(*curve), base_lr)
     ended = chain(*curve, Hold(floor))

@@ -1,25 +1,20 @@
-"""torch 2.13's schedulers that follow a metric or have a shape of their own, and the pieces that other libraries take from them.
-
-The first update has the value at 0; a boundary belongs to the new piece; past the end the last value holds.
-"""
+"""torch 2.13's CyclicLR and OneCycleLR, of the rate and of the momentum; conventions as in `compat.torch`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
-from itertools import groupby
 
 from lrkit.errors import InputError, real, whole
 from lrkit.schedules.base import Schedule
-from lrkit.schedules.compat.common import absolute, chain, choice
+from lrkit.schedules.compat.common import chain, choice, count, overwritten, share, way
+from lrkit.schedules.compat.stairs import geometric
 from lrkit.schedules.compose import Rates, Repeat, Times
 from lrkit.schedules.easing import Easing, cosine, linear
-from lrkit.schedules.parts import Hold, Part, Segment
+from lrkit.schedules.parts import Part, Segment
 from lrkit.schedules.points import Custom, Points
-from lrkit.schedules.tails import Geometric, Tail
 
-_CEILING = 1e300  # what grows for ever stops here
 _SHAPES: dict[str, Easing] = {"cos": cosine, "linear": linear}
 
 
@@ -32,127 +27,10 @@ def anneal(call: str, strategy: str) -> Easing:
     return _SHAPES[choice(call, "anneal_strategy", strategy, tuple(_SHAPES))]
 
 
-def lower_end(base: float, low: float) -> tuple[float, float]:
-    """(end, origin): Rates of a shape from 1 to `end`, with `base` and `origin`, goes from `base` to `low`, whatever they are."""
-    return (low / base, 0.0) if base > 0 and low >= 0 else (0.0, low)
-
-
-def geometric(call: str, gamma: float, every: float = 1.0, stairs: bool = True) -> Schedule:
-    """value(t) = gamma^(t/every), on stairs gamma^⌊t/every⌋; a gamma of 0 or 1, or above 1, as well.
-
-    Raises:
-        InputError: If `gamma` is negative, or `every` not above 0.
-    """
-    gamma, every = real(call, "gamma", gamma, least=0.0), real(call, "every", every, above=0.0)
-    if gamma == 1:
-        return Hold(1.0)
-    if gamma == 0:
-        return chain(Hold(1.0, math.ceil(every) if stairs else 1), Hold(0.0))
-    return Tail(Geometric(gamma, every, stairs), limit=_CEILING if gamma > 1 else None)
-
-
-def staircase(levels: Iterable[tuple[int, float]]) -> Schedule:
-    """value(t) = the value of the last pair (first step, value) that has begun; for ever.
-
-    Args:
-        levels: In order of their first steps, the first of them at 0 or before. Of several at one step the last counts.
-    """
-    starts = {max(0, first): value for first, value in levels}
-    ends = [*list(starts)[1:], None]
-    return chain(*(Hold(starts[a], None if b is None else b - a) for a, b in zip(starts, ends, strict=True)))
-
-
-def milestone_stairs(call: str, milestones: Iterable[int], gamma: float) -> Schedule:
-    """value(t) = gamma^(how many milestones are ≤ t), in any order.
-
-    Raises:
-        InputError: If a milestone is no whole number of at least 0, or `gamma` is negative.
-    """
-    gamma = real(call, "gamma", gamma, least=0.0)
-    places = sorted(whole(call, "milestones", place, 0, what="whole numbers of updates") for place in milestones)
-    return staircase([(0, 1.0), *((place, gamma ** (i + 1)) for i, place in enumerate(places))])
-
-
-def replay(values: Sequence[float], base: float) -> Schedule:
-    """value(t) = values[t]/base: what was seen, held as long as it stayed; the last one past the end."""
-    return chain(*(Hold(value / base if base else 0.0, len(list(run))) for value, run in groupby(values)))
-
-
-def metrics_of(call: str, metrics: Sequence[float]) -> list[float]:
-    """The metrics as floats; NaN and infinity are seen in training, so they pass.
-
-    Raises:
-        InputError: If there is none.
-    """
-    numbers = [float(metric) for metric in metrics]
-    if not numbers:
-        raise InputError(f"{call}(metrics=[]): the metrics that were seen decide the rate. Give at least one.")
-    return numbers
-
-
-def better(mode: str, threshold: float, threshold_mode: str) -> Callable[[float, float], bool]:
-    """(metric, best) ↦ whether it is better: by more than `threshold`, relative to the best or absolute."""
-    sign = 1.0 if mode == "max" else -1.0
-    if threshold_mode == "rel":
-        return lambda metric, best: sign * metric > sign * (best * (1.0 + sign * threshold))
-    return lambda metric, best: sign * metric > sign * (best + sign * threshold)
-
-
-def plateau(
-    base_lr: float, metrics: Sequence[float], mode: str, factor: float, patience: int, threshold: float, threshold_mode: str,
-    cooldown: int, min_lr: float, eps: float,
-) -> list[float]:  # fmt: skip
-    """The rate after each metric: × `factor`, not below `min_lr`, at the (patience + 1)-th in a row that was no better.
-
-    Raises:
-        InputError: If a word or a number is out of its range.
-    """
-    call = "ReduceLROnPlateau"
-    choice(call, "mode", mode, ("min", "max"))
-    choice(call, "threshold_mode", threshold_mode, ("rel", "abs"))
-    if real(call, "factor", factor, least=0.0) >= 1:
-        raise InputError(f"{call}(factor={factor:g}): factor must be below 1. It is what a drop leaves, e.g. 0.1.")
-    is_better = better(mode, threshold, threshold_mode)
-    rate, best = base_lr, math.inf if mode == "min" else -math.inf
-    bad, cooling, rates = 0, 0, []
-    for metric in metrics:
-        if is_better(metric, best):
-            best, bad = metric, 0
-        else:
-            bad += 1
-        if cooling > 0:
-            cooling, bad = cooling - 1, 0
-        if bad > patience:
-            lower = max(rate * factor, min_lr)
-            rate = lower if rate - lower > eps else rate
-            cooling, bad = cooldown, 0
-        rates.append(rate)
-    return rates
-
-
-def ReduceLROnPlateau(
-    base_lr: float, mode: str = "min", factor: float = 0.1, patience: int = 10, threshold: float = 1e-4,
-    threshold_mode: str = "rel", cooldown: int = 0, min_lr: float = 0.0, eps: float = 1e-8, *, metrics: Sequence[float],
-) -> Rates:  # fmt: skip
-    """value(i) = the rate after metric i: × factor, not below min_lr, after more than `patience` that were no better.
-
-    Args:
-        base_lr: The optimizer's rate.
-        metrics: What was seen, one for each step; the rates are their replay.
-
-    Raises:
-        InputError: If there is no metric, or an argument is out of its range.
-    """
-    seen = metrics_of("ReduceLROnPlateau", metrics)
-    min_lr = real("ReduceLROnPlateau", "min_lr", min_lr, least=0.0)
-    rates = plateau(base_lr, seen, mode, factor, patience, threshold, threshold_mode, cooldown, min_lr, eps)
-    return absolute(replay(rates, base_lr), base_lr)
-
-
 def _wave(up: float, down: float, scale: float) -> Repeat:
     """0 → 1 in `up`, → 0 in `down`, again and again, each `scale` times as high; the lengths may be fractions."""
     if up == int(up) and down == int(down):
-        return Repeat(chain(Segment(0.0, 1.0, int(up)), Segment(1.0, 0.0, int(down)) if down else None), scale=scale)
+        return Repeat(chain(Segment(0.0, 1.0, int(up)), way(1.0, 0.0, int(down))), scale=scale)
     period = Fraction(up + down).limit_denominator(1000)
     if abs(float(period) - (up + down)) > 1e-12 * (up + down):
         came = f"CyclicLR(step_size_up={up:g}, step_size_down={down:g})"
@@ -170,7 +48,7 @@ def _scale(
     """What a cycle leaves of the height of the one before it, and what is multiplied with that."""
     if scale_fn is None:
         choice("CyclicLR", "mode", mode, ("triangular", "triangular2", "exp_range"))
-        decay = geometric("CyclicLR", gamma) if mode == "exp_range" and gamma != 1 else None
+        decay = geometric("CyclicLR", "gamma", gamma, stairs=True) if mode == "exp_range" and gamma != 1 else None
         return 0.5 if mode == "triangular2" else 1.0, decay
     if choice("CyclicLR", "scale_mode", scale_mode, ("cycle", "iterations")) == "iterations":
         return 1.0, Custom(scale_fn)
@@ -256,14 +134,11 @@ def OneCycleLR(
     call = "OneCycleLR"
     if total_steps is None and (epochs is None or steps_per_epoch is None):
         raise InputError(f"{call}(total_steps=None): the run needs a length. Give total_steps, or epochs and steps_per_epoch.")
-    total = whole(call, "total_steps", total_steps) if total_steps is not None else 0
+    total = count(call, "total_steps", total_steps, 1) if total_steps is not None else 0
     if total_steps is None:
         total = whole(call, "epochs", epochs) * whole(call, "steps_per_epoch", steps_per_epoch)
-    if base_lr is not None:
-        real(call, "base_lr", base_lr)
-    if real(call, "pct_start", pct_start, least=0.0) > 1:
-        raise InputError(f"{call}(pct_start={pct_start:g}): pct_start is a share of the run, at most 1. For 30 per cent say 0.3.")
-    rise = pct_start * total - 1
+    overwritten(call, base_lr)
+    rise = share(call, "pct_start", pct_start) * total - 1
     ends = [rise, 2 * pct_start * total - 2, total - 1] if three_phase else [rise, total - 1]
     if _is_momentum(call, quantity, cycle_momentum):
         top = real(call, "max_momentum", max_momentum, above=0.0)

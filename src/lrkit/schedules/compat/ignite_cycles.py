@@ -1,4 +1,4 @@
-"""ignite's cyclical schedulers: their cycles as parts, as many as there are."""
+"""pytorch-ignite 0.5.5's cycles, as parts of a schedule and as many as there are; conventions as in `compat.ignite`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from itertools import islice
 
 from lrkit.errors import InputError, real
 from lrkit.schedules.base import Schedule
-from lrkit.schedules.compat.common import chain
-from lrkit.schedules.compat.optax_more import count
+from lrkit.schedules.compat.common import chain, count, way
 from lrkit.schedules.compose import Rates, Repeat
 from lrkit.schedules.easing import Easing
 from lrkit.schedules.parts import Join, Segment
@@ -44,7 +43,7 @@ class _Cycles:
 def _cycle(shape: Easing | None, start: float, end: float, after: float, size: int, back: int) -> Schedule:
     """From the start to the end, and back to the next one's start if there is time; or there and back."""
     if shape is not None:
-        return chain(Segment(start, end, size, shape), Segment(end, after, back) if back else None)
+        return chain(Segment(start, end, size, shape), way(end, after, back))
     if size % 2:
         return Points(((0, start), (size / 2, end), (size, start)))
     return Join(Segment(start, end, size // 2), Segment(end, start, size // 2))

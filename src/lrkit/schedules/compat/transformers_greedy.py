@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lrkit.errors import InputError, real, whole
-from lrkit.schedules.compat.common import absolute, choice
-from lrkit.schedules.compat.torch_more import better, metrics_of, replay
+from lrkit.errors import real, whole
+from lrkit.schedules.compat.common import absolute, count
+from lrkit.schedules.compat.plateau import better, left_by, metrics_of, replay, worst
 from lrkit.schedules.compose import Rates
 
 
@@ -93,16 +93,15 @@ def GreedyLR(
         InputError: If there is no metric, or an argument is out of its range.
     """
     call = "GreedyLR"
-    choice(call, "mode", mode, ("min", "max"))
-    choice(call, "threshold_mode", threshold_mode, ("rel", "abs"))
-    if real(call, "factor", factor, above=0.0) >= 1:
-        raise InputError(f"{call}(factor={factor:g}): factor must be below 1. It is what a fall leaves, e.g. 0.95.")
+    is_better, factor = better(call, mode, threshold, threshold_mode), left_by(call, factor, above=0.0)
+    base, eps, resets = real(call, "base_lr", base_lr), real(call, "eps", eps), count(call, "reset_start", reset_start)
+    patience, cooldown, warmup = (
+        count(call, name, n) for name, n in (("patience", patience), ("cooldown", cooldown), ("warmup", warmup))
+    )
     limits = (real(call, "min_lr", min_lr, least=0.0), real(call, "max_lr", max_lr, least=0.0))
     window = whole(call, "window_size", window_size) if smooth else 1
-    worst = math.inf if mode == "min" else -math.inf
-    is_better = better(mode, threshold, threshold_mode)
-    state = _Greedy(base_lr, factor, patience, cooldown, warmup, limits, eps, window, reset_start, worst, is_better)
-    return absolute(replay([state.see(metric) for metric in metrics_of(call, metrics)], base_lr), base_lr)
+    state = _Greedy(base, factor, patience, cooldown, warmup, limits, eps, window, resets, worst(mode), is_better)
+    return absolute(replay([state.see(metric) for metric in metrics_of(call, metrics)], base), base)
 
 
 def get_greedy_schedule(base_lr: float, *, metrics: Sequence[float], **kwargs: Any) -> Rates:

@@ -1,4 +1,4 @@
-"""mmengine's stages: what one scheduler does between its `begin` and `end`, and several of them on one parameter."""
+"""mmengine 0.10.7's stages: what one scheduler does from its `begin` up to its `end`, and several of them on one parameter."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from itertools import pairwise
 
 from lrkit.errors import InputError, real
 from lrkit.schedules.base import Schedule
-from lrkit.schedules.compat.common import chain, choice
-from lrkit.schedules.compat.optax_more import count, scaled
+from lrkit.schedules.compat.common import QUANTITIES, chain, choice, count, held, note_of, noted
+from lrkit.schedules.compat.frame import scaled
 from lrkit.schedules.compose import Between, Rates, Repeat, Times
 from lrkit.schedules.parts import Hold
 from lrkit.schedules.points import Points
@@ -82,12 +82,10 @@ def interval(call: str, begin: int, end: int) -> tuple[int, int]:
 
 def stage(call: str, base: float, stage: Stage, quantity: str) -> Rates:
     """One scheduler alone: the base before `begin`, its last value from `end` on."""
-    choice(call, "quantity", quantity, ("lr", "momentum", "weight_decay"))
+    choice(call, "quantity", quantity, QUANTITIES)
     real(call, "base_lr", base, above=0.0)
-    lead = Hold(1.0, stage.begin) if stage.begin else None
-    rates = Rates(chain(lead, stage.piece(stage.begin, stage.end, 1.0)), base)
-    object.__setattr__(rates, "stage", stage)  # for param_schedulers: what it does to another value than the base
-    return rates
+    rates = Rates(chain(held(1.0, stage.begin), stage.piece(stage.begin, stage.end, 1.0)), base)
+    return noted(rates, stage)  # for param_schedulers: its values alone do not say what it does to another value than the base
 
 
 def chained(call: str, schedules: Sequence[Schedule], base: float) -> Rates:
@@ -98,8 +96,8 @@ def chained(call: str, schedules: Sequence[Schedule], base: float) -> Rates:
     """
     stages: list[Stage] = []
     for schedule in schedules:
-        one = getattr(schedule, "stage", None)
-        if not isinstance(one, Stage):
+        one = note_of(schedule, Stage)
+        if one is None:
             raise InputError(f"{call}({schedule}): must be one of the library's own schedules. Make it with this module.")
         stages.append(one)
     marks = sorted({0, *(mark for one in stages for mark in (one.begin, one.end))})

@@ -1,4 +1,4 @@
-"""Composer's clock: its texts of time as numbers of batches."""
+"""Composer (mosaicml 0.32.1)'s clock: its texts of time as numbers of batches; conventions as in `compat.composer`."""
 
 from __future__ import annotations
 

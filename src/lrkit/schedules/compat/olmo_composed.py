@@ -1,137 +1,28 @@
-"""OLMo-core's composed schedulers, and what all of its schedulers share; see `olmo`."""
+"""OLMo-core 3.0.0's composed schedulers: stages, members of other schedulers, periods; conventions as in `compat.olmo`."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import wraps
-from typing import Any, NoReturn, ParamSpec
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from lrkit.errors import InputError, real, whole
+from lrkit.errors import InputError, real
 from lrkit.schedules.base import Schedule
-from lrkit.schedules.compat.common import absolute, chain, choice, exactly
+from lrkit.schedules.compat.common import absolute, chain, choice, count, exactly, held
+from lrkit.schedules.compat.olmo_run import Unplaced, below, placed, rise_of, run_of, until, updates_of
 from lrkit.schedules.compose import Rates, Times
 from lrkit.schedules.easing import Easing, cosine, linear
 from lrkit.schedules.parts import Hold, Part, Segment
 
-P = ParamSpec("P")
 _SHAPES: dict[str, Easing] = {"linear": linear, "cosine": cosine}
 _STAGE = ("duration", "shape", "start_lr", "start_lr_fraction", "end_lr", "end_lr_fraction")
 _OVERRIDE = ("start", "duration", "shape", "end_lr", "end_lr_fraction")
 
 
-@dataclass(frozen=True)
-class Unplaced(Rates):
-    """A scheduler whose run is not known yet: a member for `SequentialScheduler`. It refuses to be asked for values."""
-
-    place: Callable[[float, int], Rates] = field(kw_only=True, repr=False, compare=False)
-    name: str = field(kw_only=True)
-
-    def value(self, step: Any, m: Any) -> NoReturn:  # noqa: ARG002  (the shape of all values)
-        """None: it is refused."""
-        self._refuse()
-
-    def words(self, level: float) -> NoReturn:  # noqa: ARG002  (the shape of all words)
-        """None: it is refused."""
-        self._refuse()
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        """None: they are refused."""
-        self._refuse()
-
-    @property
-    def start_value(self) -> float:
-        """None: it is refused."""
-        self._refuse()
-
-    @property
-    def end_value(self) -> float:
-        """None: it is refused."""
-        self._refuse()
-
-    def _refuse(self) -> NoReturn:
-        ask = "Say t_max_of_run=…, or give it to SequentialScheduler."
-        raise InputError(f"{self.name}(t_max_of_run=None): its values depend on the length of the run. {ask}")
-
-
-def placed(make: Callable[P, Rates]) -> Callable[P, Rates]:
-    """A constructor that gives an `Unplaced` member where t_max_of_run is left out."""
-    signature, name = inspect.signature(make), make.__name__
-
-    @wraps(make)
-    def scheduler(*args: P.args, **kwargs: P.kwargs) -> Rates:
-        given = signature.bind(*args, **kwargs).arguments
-        if given.get("t_max_of_run") is not None:
-            return make(*args, **kwargs)
-
-        def place(base: float, run: int) -> Rates:
-            return make(**{**given, "base_lr": base, "t_max_of_run": run})  # type: ignore[call-arg]
-
-        return Unplaced(Hold(1.0), given["base_lr"], place=place, name=name)
-
-    return scheduler
-
-
-def run_of(call: str, t_max: int | None) -> int:
-    """The run's length."""
-    return whole(call, "t_max_of_run", t_max)
-
-
-def updates_of(call: str, name: str, steps: int | None, old: int | None, fraction: float | None, total: int) -> int:
-    """A length in updates, from the one way in which it is given.
-
-    Raises:
-        InputError: If it is given twice or not at all, or out of its range.
-    """
-    steps = old if steps is None else steps
-    if (steps is None) == (fraction is None):
-        hint = " The fraction is 0.1 unless it is set to None." if name == "decay" and steps is not None else ""
-        raise InputError(f"{call}: exactly one of {name} and {name}_fraction must be given.{hint} Leave out the other.")
-    if fraction is None:
-        return whole(call, name, steps, 0)
-    if real(call, f"{name}_fraction", fraction, least=0.0) > 1:
-        raise InputError(f"{call}({name}_fraction={fraction:g}): it is a share of the run, at most 1. For 5 per cent say 0.05.")
-    return round(total * fraction)
-
-
-def rise_of(call: str, steps: int, low: float, base: float, peak: float = 1.0) -> Segment | None:
-    """The warm-up from a rate to a factor; None where it has no update."""
-    start = _below(call, "warmup_min_lr", low, base, peak)
-    return Segment(start, peak, steps) if steps else None
-
-
-def decay_of(call: str, start: float, low: float, base: float, steps: int) -> Schedule | None:
-    """The decay from a factor to a rate; None where it has no update."""
-    return Segment(start, _below(call, "decay_min_lr", low, base, start), steps) if steps else None
-
-
-def _below(call: str, name: str, low: float, base: float, level: float) -> float:
-    """A rate as a factor, which the library wants below the level it belongs to."""
-    factor = real(call, name, low, least=0.0) / real(call, "base_lr", base, above=0.0)
-    if factor >= level:
-        raise InputError(
-            f"{call}({name}={low:g}): it must be below the rate that it leads to or from, {level * base:g}. Lower it."
-        )
-    return factor
-
-
-def until(schedule: Schedule, steps: int) -> Schedule:
-    """The schedule for that many updates: cut off, or with its end value held."""
-    if schedule.steps is not None and schedule.steps < steps:
-        return chain(schedule, Hold(schedule(schedule.steps), steps - schedule.steps))
-    return exactly(schedule, steps)
-
-
 @placed
 def ComposableScheduler(
-    base_lr: float,
-    *,
-    stages: Sequence[Mapping[str, Any]],
-    override_decay: Mapping[str, Any] | None = None,
+    base_lr: float, *, stages: Sequence[Mapping[str, Any]], override_decay: Mapping[str, Any] | None = None,
     t_max_of_run: int | None = None,
-) -> Rates:
+) -> Rates:  # fmt: skip
     """start + (end − start)·shape(t/duration), stage after stage; then the last end, unless an override leaves them before.
 
     Args:
@@ -172,28 +63,24 @@ def _level(call: str, name: str, given: Mapping[str, Any], known: Sequence[str],
 
 def _segment(call: str, given: Mapping[str, Any], start: float, end: float) -> Segment:
     shape = choice(call, "shape", given.get("shape", "linear"), tuple(_SHAPES))
-    return Segment(start, end, whole(call, "duration", given.get("duration")), _SHAPES[shape])
+    return Segment(start, end, count(call, "duration", given.get("duration"), 1), _SHAPES[shape])
 
 
 def _overridden(call: str, main: Schedule, override: Mapping[str, Any] | None, base: float) -> Schedule:
     """The schedule up to the override's start, and its decay from there."""
     if override is None:
         return main
-    start = whole(call, "start", override.get("start"), 0)
+    start = count(call, "start", override.get("start"))
     end = _level(call, "end", override, _OVERRIDE, base, None)
     return chain(until(main, start) if start else None, _segment(call, override, main(start), end))
 
 
 @placed
 def SequentialScheduler(
-    base_lr: float,
-    *,
-    schedulers: Sequence[Schedule],
-    schedulers_max: Sequence[int] | None = None,
-    schedulers_max_steps: Sequence[int] | None = None,
-    override_decay: Mapping[str, Any] | None = None,
+    base_lr: float, *, schedulers: Sequence[Schedule], schedulers_max: Sequence[int] | None = None,
+    schedulers_max_steps: Sequence[int] | None = None, override_decay: Mapping[str, Any] | None = None,
     t_max_of_run: int | None = None,
-) -> Rates:
+) -> Rates:  # fmt: skip
     """Each scheduler for its number of updates, in its own time, from the rate at which the one before it ended.
 
     A boundary belongs to the old one: the new one begins with its value at 1.
@@ -218,7 +105,7 @@ def SequentialScheduler(
     for i, member in enumerate(schedulers):
         if not isinstance(member, Unplaced):
             raise InputError(f"{call}: {member} must be a scheduler of this module that has no run. Leave out its t_max_of_run.")
-        steps = rest if i == len(schedulers) - 1 else min(rest, whole(call, "schedulers_max", lengths[i]))
+        steps = rest if i == len(schedulers) - 1 else min(rest, count(call, "schedulers_max", lengths[i], 1))
         last = steps == rest
         if base == 0:
             raise InputError(
@@ -243,18 +130,10 @@ def _cut(schedule: Schedule, first: int, stop: int, level: float) -> Schedule:
 
 @placed
 def WSDS(
-    base_lr: float,
-    *,
-    period_lengths: Sequence[int],
-    period_lr_multipliers: Sequence[float] | None = None,
-    warmup: int | None = None,
-    warmup_fraction: float | None = None,
-    decay: int | None = None,
-    decay_fraction: float | None = None,
-    warmup_min_lr: float = 0.0,
-    decay_min_lr: float = 0.0,
-    t_max_of_run: int | None = None,
-) -> Rates:
+    base_lr: float, *, period_lengths: Sequence[int], period_lr_multipliers: Sequence[float] | None = None,
+    warmup: int | None = None, warmup_fraction: float | None = None, decay: int | None = None,
+    decay_fraction: float | None = None, warmup_min_lr: float = 0.0, decay_min_lr: float = 0.0, t_max_of_run: int | None = None,
+) -> Rates:  # fmt: skip
     """In each period the peak base_lr·multiplier, and a line to decay_min_lr in its last D updates; before the first, a warm-up.
 
     A boundary belongs to the old period: its end has decay_min_lr, the update after it the new peak. With D = 0 the library
@@ -277,20 +156,20 @@ def WSDS(
     """
     call, base = "WSDS", real("WSDS", "base_lr", base_lr, above=0.0)
     del t_max_of_run
-    lengths = [whole(call, "period_lengths", n) for n in period_lengths]
+    lengths = [count(call, "period_lengths", n, 1) for n in period_lengths]
     peaks = [1.0] * len(lengths) if period_lr_multipliers is None else list(period_lr_multipliers)
     if not lengths or len(peaks) != len(lengths) or any(not real(call, "period_lr_multipliers", p) > 0 for p in peaks):
         came = f"{call}(period_lengths={lengths}, period_lr_multipliers={peaks})"
         raise InputError(f"{came}: there must be a period, and a multiplier above 0 for each. Change that.")
-    warm = updates_of(call, "warmup", warmup, None, warmup_fraction, lengths[0])
+    warm = updates_of(call, "warmup", (warmup, None, warmup_fraction), lengths[0])
     stages: list[Schedule | None] = [rise_of(call, warm, warmup_min_lr, base, peaks[0])]
     for i, (length, peak) in enumerate(zip(lengths, peaks, strict=True)):
-        fall = updates_of(call, "decay", decay, None, decay_fraction, length)
+        fall = updates_of(call, "decay", (decay, None, decay_fraction), length)
         stable = length - fall - (0 if i else warm)
         if stable < 0:
             came = f"{call}(period_lengths={lengths}, warmup={warm}, decay={fall})"
             raise InputError(f"{came}: the warm-up and the decay do not fit into period {i}. Shorten them.")
-        low = _below(call, "decay_min_lr", decay_min_lr, base, peak)
+        low = below(call, "decay_min_lr", decay_min_lr, base, peak)
         stages += _period(peak, low, stable, fall, min(i, 1), i == len(lengths) - 1)
     return absolute(exactly(chain(*stages), sum(lengths)), base)
 
@@ -298,11 +177,10 @@ def WSDS(
 def _period(peak: float, low: float, stable: int, fall: int, first: int, last: bool) -> list[Schedule | None]:
     """A period from its update `first` to its end, which belongs to it."""
     if not fall:
-        steps = stable - first + (not last)
-        return [Hold(peak, steps) if steps else None, Hold(low, 1) if last else None]
+        return [held(peak, stable - first + (not last)), Hold(low, 1) if last else None]
     line: Schedule = Segment(peak, low, fall)
     if stable < first:
         line = Part(line, 1, fall) if fall > 1 else Hold(low, 1)
         end = None if last or fall == 1 else Hold(low, 1)
         return [line, end]
-    return [Hold(peak, stable - first) if stable > first else None, line, None if last else Hold(low, 1)]
+    return [held(peak, stable - first), line, None if last else Hold(low, 1)]

@@ -1,7 +1,4 @@
-"""timm 1.0.31's noise, and the plateau schedule, whose value at i is the rate after ``step(i + 1, metrics[i])``, as in train.py.
-
-The noise is the library's own, bit for bit, drawn by NumPy from the generator that torch has too.
-"""
+"""timm 1.0.31's noise, bit for bit: drawn by NumPy from the generator that torch has too."""
 
 from __future__ import annotations
 
@@ -12,10 +9,7 @@ from typing import Any
 
 from lrkit.errors import InputError, real, whole
 from lrkit.schedules.base import Schedule
-from lrkit.schedules.compat.common import absolute, chain, choice, exactly
-from lrkit.schedules.compat.torch_more import metrics_of, plateau, replay
-from lrkit.schedules.compose import Rates, Times
-from lrkit.schedules.parts import Segment
+from lrkit.schedules.compose import Times
 from lrkit.schedules.points import Custom
 
 Range = float | Sequence[float] | None
@@ -84,33 +78,3 @@ def noisy(
     seed = 42 if noise_seed is None else whole("timm", "noise_seed", noise_seed, 0)
     noise = _Noise(max(first, warm + offset), last, noise_pct, noise_std, seed, noise_type == "normal", offset)
     return Times(curve, Custom(noise, steps=curve.steps, name=f"noise {noise_seed}"))
-
-
-def PlateauLRScheduler(
-    base_lr: float, decay_rate: float = 0.1, patience_t: int = 10, threshold: float = 1e-4, cooldown_t: int = 0,
-    warmup_t: int = 0, warmup_lr_init: float = 0.0, lr_min: float = 0.0, mode: str = "max", noise_range_t: Range = None,
-    noise_type: str = "normal", noise_pct: float = 0.67, noise_std: float = 1.0, noise_seed: int | None = None, *,
-    metrics: Sequence[float],
-) -> Rates:  # fmt: skip
-    """value(i) = w + (i + 1)·(base − w)/W for i < W, w = warmup_lr_init; then the rate after metric i, as torch's plateau.
-
-    Args:
-        base_lr: The optimizer's rate, above 0.
-        decay_rate: What a drop leaves.
-        patience_t: Metrics that may be no better, in a row.
-        threshold: By what share of the best a metric has to be better.
-        warmup_t: W; its metrics do not count.
-        metrics: What was seen, one an epoch; the rates are their replay.
-
-    Raises:
-        InputError: If there is no metric, or an argument is out of its range.
-    """
-    call = "PlateauLRScheduler"
-    choice(call, "mode", mode, ("min", "max"))
-    base, warm = real(call, "base_lr", base_lr, above=0.0), whole(call, "warmup_t", warmup_t, 0)
-    seen, low = metrics_of(call, metrics), real(call, "lr_min", lr_min, least=0.0)
-    first = real(call, "warmup_lr_init", warmup_lr_init, least=0.0) / base
-    rates = plateau(base, seen[warm:], mode, decay_rate, patience_t, threshold, "rel", cooldown_t, low, 1e-8)
-    rise = Segment(first, 1.0, warm, arrive=True) if warm else None
-    curve = exactly(chain(rise, replay(rates, base) if rates else None), len(seen))
-    return absolute(noisy(curve, noise_range_t, noise_pct, noise_std, noise_seed, noise_type, 1, warm), base)

@@ -1,46 +1,21 @@
-"""What the constructors of optax and of five other libraries share: one frame for several ranges, steps, stairs, replays."""
+"""Frame: the two values that factors 0 and 1 stand for; schedules of several frames are brought to one, and joined.
+
+Most libraries let a schedule go between any two values, also negative ones; lrkit's factors are at least 0.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
-from lrkit.errors import LARGEST, InputError, real, whole
+from lrkit.errors import InputError, real
 from lrkit.schedules.base import Schedule
 from lrkit.schedules.compat.common import chain
 from lrkit.schedules.compose import Between, Rates, Repeat, Times
-from lrkit.schedules.easing import Easing, Polynomial, linear
 from lrkit.schedules.parts import Hold, Join, Part, Segment
 from lrkit.schedules.points import Points
-from lrkit.schedules.tails import Geometric, Tail
-
-T = TypeVar("T")
-_CEILING = 1e300  # of what grows for ever: before it becomes infinite
-
-
-def count(call: str, name: str, value: object, least: int = 0, floor: int | None = None) -> int:
-    """A number of updates as an int; a float without a fraction is taken, and what is below `floor` counts as `floor`.
-
-    Raises:
-        InputError: If it is no whole number, or below `least`.
-    """
-    value = int(value) if isinstance(value, float) and value.is_integer() else value
-    number = whole(call, name, value, least if floor is None else -LARGEST, what="a whole number of updates")
-    return number if floor is None else max(floor, number)
-
-
-def items(call: str, name: str, value: Iterable[T], least: int = 0) -> list[T]:
-    """A sequence as a list.
-
-    Raises:
-        InputError: If it is none, or shorter than `least`.
-    """
-    number = len(value) if isinstance(value, Sized) and isinstance(value, Iterable) and not isinstance(value, str) else -1
-    if number < least:
-        raise InputError(f"{call}({name}={value!r}): {name} must be a list with at least {least} in it. Give one.")
-    return list(value)
+from lrkit.schedules.tails import Tail
 
 
 @dataclass(frozen=True)
@@ -125,48 +100,3 @@ def joined(call: str, stages: Sequence[tuple[Schedule, int | None]], base: float
         factors = reframed(schedule, frame)
         parts.append(factors if steps in (None, factors.steps) else factors.cut(0, steps))
     return frame.rates(chain(*parts))
-
-
-def geometric(ratio: float, every: int = 1, stairs: bool = False, floor: float | None = None) -> Schedule:
-    """ratio^(t/every), or ratio^floor(t/every), for ever; also for the ratios 0 and 1. `floor` is where it stops, if it falls."""
-    if ratio == 1.0:
-        return Hold(1.0)
-    if ratio == 0.0:
-        return Join(Hold(1.0, every if stairs else 1), Hold(floor or 0.0))
-    return Tail(Geometric(ratio, every, stairs), limit=_CEILING if ratio > 1 and floor is None else floor)
-
-
-def staircase(places: Sequence[int], values: Sequence[float], steps: int | None = None) -> Schedule:
-    """values[k] from places[k] on (the first from 0), up to `steps`; a place that comes twice belongs to its last value.
-
-    Args:
-        places: One fewer than values, in order.
-        values: Factors.
-        steps: Updates in all; None has no end.
-    """
-    starts = [0, *(max(0, place) for place in places)]
-    ends: list[int | None] = [*starts[1:], steps]
-    out: list[Hold] = []
-    for value, start, end in zip(values, starts, ends, strict=True):
-        start, end = (start, end) if steps is None else (min(start, steps), min(steps if end is None else end, steps))
-        if end is not None and end <= start:
-            continue
-        length = None if end is None else end - start
-        if out and out[-1].value_held == value and out[-1].steps is not None:
-            length = None if length is None else length + out[-1].steps
-            out.pop()
-        out.append(Hold(value, length))
-    return chain(*out)
-
-
-def replayed(values: Sequence[float], base: float) -> Rates:
-    """One value for each update, and the last one holds: what a scheduler made of the metrics that it saw."""
-    places = [i for i in range(1, len(values)) if values[i] != values[i - 1]]
-    kept = [values[0], *(values[i] for i in places)]
-    frame = Frame.over("replay", kept, base)
-    return frame.rates(staircase(places, [frame.of(value) for value in kept], len(values)))
-
-
-def poly(power: float) -> Easing:
-    """(1 − u)^power as an easing: the straight line where the power is 1."""
-    return linear if power == 1 else Polynomial(power)
