@@ -9,6 +9,7 @@ import typer
 if TYPE_CHECKING:
     from lrkit.schedules.base import Schedule
 
+_ROWS = 10_000_000  # of a table
 _EXAMPLE = 1000  # updates over which a template is drawn where nobody says how many
 
 
@@ -36,9 +37,9 @@ def command(
     """Read a schedule, draw it, print its values at the places that matter, and name what is probably a mistake."""
     from lrkit.cli.screen import console
     from lrkit.errors import InputError
+    from lrkit.schedules.clock import Clock
     from lrkit.schedules.compare import diff as compare
     from lrkit.schedules.linter import lint
-    from lrkit.schedules.syntax import Clock
     from lrkit.schedules.template import Template, read_for
     from lrkit.schedules.text import parse
 
@@ -99,14 +100,16 @@ def _show(schedule: "Schedule", lr: float | None, at: list[int]) -> None:
 def _export(schedule: "Schedule", form: Form, out: Path | None, total: int | None, lr: float | None) -> None:
     """Write a schedule in another form, all of it or nothing."""
     from lrkit.cli.screen import console
-    from lrkit.errors import FileError, reason
+    from lrkit.errors import FileError, InputError, reason
     from lrkit.schedules.base import length_shown
 
     if form is Form.json:
         text = schedule.to_json()
     elif form is Form.csv:
-        scale = _scale(schedule, lr)
-        rows = (f"{step},{schedule(step) * scale!r}" for step in range(total or length_shown(schedule)))
+        scale, length = _scale(schedule, lr), total or length_shown(schedule)
+        if length > _ROWS:
+            raise InputError(f"schedule --export csv: {length} rows are more than {_ROWS}. Say a shorter --total.")
+        rows = (f"{step},{schedule(step) * scale!r}" for step in range(length))
         text = "\n".join(["step,factor" if schedule.base is None and lr is None else "step,lr", *rows])
     elif form is Form.code:
         text = f"import lrkit\n\nschedule = lrkit.parse({str(schedule)!r})"

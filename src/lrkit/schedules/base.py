@@ -12,14 +12,13 @@ Conventions, each with one default:
 from __future__ import annotations
 
 import hashlib
-import math
 import sys
 from abc import ABC, abstractmethod
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, overload
 
 from lrkit.errors import LARGEST, InputError
-from lrkit.schedules.easing import Floats
+from lrkit.schedules.easing import Floats, is_finite
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,7 +48,7 @@ class Schedule(ABC):
             try:
                 return self.value(step, Floats)
             except OverflowError:  # an integer beyond all floats
-                return self.value(math.copysign(LARGEST, step), Floats)
+                return self.value(LARGEST if step > 0 else -LARGEST, Floats)
         return self._array(step)
 
     def _array(self, step: Any) -> Any:
@@ -58,19 +57,27 @@ class Schedule(ABC):
         if library == "torch":
             torch = sys.modules["torch"]
             # Through NumPy in double precision: the same bits on every device, and no integer overflows inside a formula.
-            values = torch.from_numpy(self(step.detach().cpu().numpy().reshape(-1))).reshape(step.shape)
+            try:
+                plain = step.detach().to("cpu", torch.float64).resolve_neg().numpy()
+            except (TypeError, RuntimeError):
+                raise InputError("schedule(tensor): its steps cannot be read. Pass a dense tensor of real numbers.") from None
+            values = torch.from_numpy(self(plain.reshape(-1))).reshape(step.shape)
             return values.to(step.device, step.dtype if step.is_floating_point() else torch.get_default_dtype())
         if library in ("jax", "jaxlib"):
             return self.value(step, sys.modules["jax.numpy"])
         import numpy
 
-        array = numpy.asarray(step)
+        try:
+            array = numpy.asarray(step)
+        except ValueError:
+            array = numpy.empty(0, dtype=object)
         if array.dtype.kind not in "iuf" or (array.dtype.kind == "f" and numpy.isnan(array).any()):
-            raise InputError(f"schedule({type(step).__name__}): a step is a number, or an array of numbers.")
+            raise InputError(f"schedule({type(step).__name__}): a step is a number, or an array of numbers, none of them NaN.")
         flat = array.reshape(-1)
         out = numpy.empty(flat.size)
-        for i in range(0, flat.size, _BLOCK):
-            out[i : i + _BLOCK] = self.value(flat[i : i + _BLOCK].astype(numpy.float64), numpy)
+        with numpy.errstate(over="ignore", under="ignore"):  # what grows is cut at its limit
+            for i in range(0, flat.size, _BLOCK):
+                out[i : i + _BLOCK] = self.value(flat[i : i + _BLOCK].astype(numpy.float64), numpy)
         return out.reshape(array.shape) if array.ndim else float(out[0])
 
     @abstractmethod
@@ -183,7 +190,14 @@ class Schedule(ABC):
 
 def length_shown(schedule: Schedule) -> int:
     """Over how many steps a schedule is drawn: its own, or 1,000 more than its finite part."""
-    return schedule.steps or sum(stage.steps or 1000 for stage in getattr(schedule, "stages", (schedule,)))
+    if schedule.steps is not None:
+        return schedule.steps
+    for name in ("stages", "factors"):
+        if parts := getattr(schedule, name, ()):
+            lengths = [length_shown(part) for part in parts]
+            return sum(lengths) if name == "stages" else max(lengths)
+    inner = getattr(schedule, "schedule", None) or getattr(schedule, "shape", None)
+    return 1000 if inner is None else length_shown(inner) * int(getattr(schedule, "every", 1))
 
 
 def grid(total: int, most: int) -> Any:
@@ -220,10 +234,10 @@ def check_steps(call: str, steps: object, instead: str) -> int:
 
 def check_value(call: str, name: str, value: object) -> float:
     """The value as a float; refused if it is not a finite number of at least 0: a negative rate climbs the loss."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, Real) or not is_finite(value) or value < 0:
         came = f"{call}({name}={value!r})"
         raise InputError(f"{came}: {name} must be a finite number of at least 0. Factors are usually in [0, 1].")
-    return float(value)
+    return float(value) + 0.0  # −0 has a sign that no text has
 
 
 def check_schedule(call: str, schedule: object) -> Schedule:

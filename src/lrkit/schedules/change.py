@@ -10,10 +10,10 @@ from typing import Any
 
 from lrkit.errors import InputError, whole
 from lrkit.schedules.base import Schedule
+from lrkit.schedules.clock import Clock
 from lrkit.schedules.compose import Rates, Times
 from lrkit.schedules.easing import number_text
 from lrkit.schedules.parts import Hold, Join, Part, Segment
-from lrkit.schedules.syntax import Clock
 from lrkit.schedules.template import Template
 from lrkit.schedules.text import template_of
 
@@ -41,23 +41,37 @@ def part_of(schedule: Schedule, part: slice) -> Schedule:
 def branch(schedule: Schedule, step: int, tail: str | Schedule | Template, **clock: Any) -> Schedule:
     """`schedule.branch(step, tail)`; see there."""
     step = whole("branch", "step", step, 1, what=_UPDATES)
-    if isinstance(schedule, Rates):
-        return Rates(branch(schedule.schedule, step, _without_base(schedule, tail), **clock), schedule.base, schedule.origin)
-    level = schedule(step)
-    if isinstance(tail, str):
-        tail = template_of(tail)
-    if isinstance(tail, Template):
-        total = schedule.steps if "total" in tail.needs else None
-        tail = tail.build(Clock(total, **clock), level, done=step)
-    if not isinstance(tail, Schedule):
+    factors = schedule.schedule if isinstance(schedule, Rates) else schedule
+    level = factors(step)
+    built = _built(template_of(tail) if isinstance(tail, str) else tail, schedule, step, level, clock)
+    built = _without_base(schedule, built)
+    if not isinstance(tail, Schedule) and abs(built.start_value - level) > 1e-12 * max(level, built.start_value):
+        came = f"comes from {number_text(built.start_value)}, the schedule is at {number_text(level)}: the rate would jump"
+        raise InputError(f"branch: the tail {str(tail)!r} {came}. Leave out what sets its start.")
+    joined = Join(part_of(factors, slice(0, step)), _from_level(built, level))
+    return Rates(joined, schedule.base, schedule.origin) if isinstance(schedule, Rates) else joined
+
+
+def _built(tail: Any, schedule: Schedule, step: int, level: float, clock: dict[str, Any]) -> Schedule:
+    """The tail as a schedule: a template starts at the level, and may take what is left of the run."""
+    if isinstance(tail, Schedule):
+        return tail
+    if not isinstance(tail, Template):
         raise InputError(f"branch(tail={tail!r}): must be a text or a Schedule, e.g. 'linear 1000'.")
-    return Join(part_of(schedule, slice(0, step)), _from_level(tail, level))
+    total = schedule.steps if "total" in tail.needs else None
+    if total is not None and total <= step:
+        raise InputError(
+            f"branch(step={step}): nothing is left of the schedule's {total} updates. Give {str(tail)!r} a duration."
+        )
+    return tail.build(Clock(total, **clock), level, done=step)
 
 
-def _without_base(schedule: Rates, tail: Any) -> Any:
+def _without_base(schedule: Schedule, tail: Schedule) -> Schedule:
     """A tail of absolute values, in the factors of the schedule that it continues."""
     if not isinstance(tail, Rates):
         return tail
+    if not isinstance(schedule, Rates):
+        raise InputError(f"branch: the tail {str(tail)!r} is absolute, the schedule gives factors. Leave out its base.")
     if tail.origin != schedule.origin or schedule.base == 0:
         raise InputError("branch: the two schedules' absolute values have different origins. Give the tail as a text.")
     return tail.schedule if tail.base == schedule.base else Times(Hold(tail.base / schedule.base), tail.schedule)
@@ -102,7 +116,7 @@ def _resized(rest: Schedule, steps: int) -> Schedule:
     stages = list(rest.stages) if isinstance(rest, Join) else [rest]
     lengths = [stage.steps or 0 for stage in stages]
     change = steps - sum(lengths)
-    holds = [i for i, stage in enumerate(stages) if isinstance(stage, Hold)]
+    holds = [i for i, stage in enumerate(stages) if isinstance(stage, Hold) and stage.value_held > 0]
     longest = max(holds, key=lambda i: lengths[i], default=None)
     if longest is not None and lengths[longest] + change >= 1:
         stages[longest] = Hold(stages[longest].end_value, lengths[longest] + change)

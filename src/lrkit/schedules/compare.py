@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lrkit.schedules.base import Schedule, grid, length_shown
-from lrkit.schedules.syntax import Clock
+from lrkit.schedules.clock import Clock
 from lrkit.schedules.template import Template, read_for
 from lrkit.schedules.text import as_schedule
 
@@ -46,6 +46,15 @@ class Difference:
         )
 
 
+def _parting(one: Schedule, other: Schedule, same: int, apart: int) -> int:
+    """The first step at which two schedules differ, between one where they do not and one where they do."""
+    while apart - same > 1:
+        middle = (same + apart) // 2
+        a, b = one(middle), other(middle)
+        same, apart = (same, middle) if abs(a - b) > _SAME * max(abs(a), abs(b)) else (middle, apart)
+    return apart
+
+
 def diff(
     a: str | Schedule | Template,
     b: str | Schedule | Template,
@@ -84,4 +93,6 @@ def diff(
     at = int(gap.argmax())
     squares = (float((x * x).mean()), float((y * y).mean()))
     first = int(steps[apart[0]]) if len(apart) else None
+    if first is not None and apart[0] > 0:
+        first = _parting(one, other, int(steps[apart[0] - 1]), first)
     return Difference(run, first, float(gap[at]), int(steps[at]), (float(x.mean()), float(y.mean())), squares)

@@ -12,10 +12,10 @@ from typing import Any
 
 from lrkit.errors import LARGEST, InputError, real
 from lrkit.schedules.base import Schedule, check_schedule, check_steps, check_value, onward
-from lrkit.schedules.easing import Floats, number_text
+from lrkit.schedules.easing import Floats, is_finite, number_text
 from lrkit.schedules.parts import Hold
 
-MOST_CYCLES = 10_000  # of different length; cycles of one length are not counted
+MOST_CYCLES = 2_000  # of different length; cycles of one length are not counted
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,13 @@ class Repeat(Schedule):
             object.__setattr__(self, name, real("Repeat", name, getattr(self, name), above=0.0))
         if self.scale > 1 and (self.times is None or (self.times - 1) * math.log(self.scale) > 100):
             raise InputError(f"Repeat(scale={number_text(self.scale)}): the cycles grow beyond all bounds. Lower scale or times.")
+        if self.stretch > 1e6:
+            raise InputError(f"Repeat(stretch={number_text(self.stretch)}): at most a million times as long. Lower stretch.")
         starts, widths = self._table(self.cycle.steps)
         object.__setattr__(self, "_starts", starts)
         object.__setattr__(self, "_widths", widths)
         total = None if self.times is None else self.times * self.cycle.steps if not starts else math.ceil(starts[-1])
-        object.__setattr__(self, "steps", total)
+        object.__setattr__(self, "steps", None if total is None else min(total, LARGEST))
 
     def _table(self, n: int) -> tuple[list[float], list[float]]:
         """Where each cycle starts (the end included), and how often the first goes into it; empty if all are as long."""
@@ -74,7 +76,8 @@ class Repeat(Schedule):
         while starts[-1] <= LARGEST and len(widths) != self.times:
             if len(widths) == MOST_CYCLES or width < 1e-9:
                 came = f"Repeat(stretch={number_text(self.stretch)})"
-                raise InputError(f"{came}: more than {MOST_CYCLES} cycles of different length. Say times=, or take stretch=1.")
+                many = "the cycles vanish" if width < 1e-9 else f"more than {MOST_CYCLES} cycles of different length"
+                raise InputError(f"{came}: {many}. Say a small number of times, or take stretch=1.")
             widths.append(width)
             starts.append(starts[-1] + n * width)
             width *= ratio
@@ -200,6 +203,9 @@ class Times(Schedule):
         lengths = [factor.steps for factor, constant in zip(flat, constants, strict=True) if not constant] or [None]
         object.__setattr__(self, "factors", flat)
         object.__setattr__(self, "steps", None if None in lengths else max(steps for steps in lengths if steps is not None))
+        highs = [factor.bounds[1] for factor in flat]
+        if all(map(math.isfinite, highs)) and not math.isfinite(_product([high for high in highs if high > 1])):
+            raise InputError("Times: the product grows beyond all bounds. Lower the factors; they are usually in [0, 1].")
 
     def value(self, step: Any, m: Any) -> Any:
         """The factors' values, multiplied from left to right."""
@@ -326,9 +332,14 @@ class Rates(Schedule):
         check_schedule("Rates", self.schedule)
         for name in ("base", "origin"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+            if isinstance(value, bool) or not isinstance(value, Real) or not is_finite(value):
                 raise InputError(f"Rates({name}={value!r}): {name} must be a finite number. It is a value such as 0.001.")
-            object.__setattr__(self, name, float(value))
+            object.__setattr__(self, name, float(value) + 0.0)
+        ends = [self._of(f) for f in self.schedule.bounds if math.isfinite(f)]
+        if not all(map(math.isfinite, ends)):
+            raise InputError(
+                f"Rates(base={number_text(self.base)}): its values grow beyond all bounds. Lower base, or the factors."
+            )
         object.__setattr__(self, "steps", self.schedule.steps)
 
     def value(self, step: Any, m: Any) -> Any:

@@ -22,8 +22,7 @@ class Floats:
     make much of the difference, and a number has to equal its place on the curve.
     """
 
-    pi = math.pi
-    cos = staticmethod(math.cos)
+    sin = staticmethod(math.sin)
     sqrt = staticmethod(math.sqrt)
     floor = staticmethod(math.floor)
 
@@ -42,7 +41,8 @@ class Floats:
         """base^exponent, by the loop that serves arrays: NumPy takes shortcuts for single numbers."""
         import numpy
 
-        return float(numpy.power(numpy.array([base], dtype=float), numpy.array([exponent], dtype=float))[0])
+        with numpy.errstate(over="ignore", under="ignore"):
+            return float(numpy.power(numpy.array([base], dtype=float), numpy.array([exponent], dtype=float))[0])
 
     @staticmethod
     def tanh(value: float) -> float:
@@ -52,9 +52,20 @@ class Floats:
         return float(numpy.tanh(value))
 
 
+_QUARTER = math.pi / 2  # a quarter of a turn
+
+
 def powered(x: Any, p: float, m: Any) -> Any:
     """x^p, by an exactly rounded operation where there is one."""
     return x if p == 1.0 else x * x if p == 2.0 else m.sqrt(x) if p == 0.5 else m.power(x, p)
+
+
+def is_finite(value: Any) -> bool:
+    """Whether it is a number that a float can hold."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 class Easing(Protocol):
@@ -75,7 +86,7 @@ class _Shape:
         for field in fields(self):  # type: ignore[arg-type]
             value = getattr(self, field.name)
             least = "above 0" if field.name in self.above_zero else "of any sign"
-            wrong = isinstance(value, bool) or not (isinstance(value, Real) and math.isfinite(value))
+            wrong = isinstance(value, bool) or not (isinstance(value, Real) and is_finite(value))
             if wrong or (field.name in self.above_zero and not value > 0):
                 came = f"{type(self).__name__}({field.name}={value!r})"
                 raise InputError(f"{came}: {field.name} must be a finite number {least}. For one value use Hold.")
@@ -127,9 +138,16 @@ class Cosine(_Shape):
     word = "cosine"
 
     def between(self, start: float, end: float, u: Any, m: Any) -> Any:
-        """end + (start − end)·(1 + cos πu)/2."""
-        wave = m.cos(m.pi * u)
-        return (1.0 + wave) * 0.5 * start + (1.0 - wave) * 0.5 * end
+        """end + (start − end)·(1 + cos πu)/2, by the half angle's sine: (1 − cos πv)/2 = sin²(πv/2) keeps what is small."""
+        late = u > 0.5
+        if m is Floats:
+            sine = m.sin(_QUARTER * ((1.0 - u) if late else u))
+            small = sine * sine
+            return small * start + (1.0 - small) * end if late else (1.0 - small) * start + small * end
+        sine = m.sin(_QUARTER * m.where(late, 1.0 - u, u))
+        small = sine * sine
+        rest = 1.0 - small
+        return m.where(late, small, rest) * start + m.where(late, rest, small) * end
 
 
 @dataclass(frozen=True)
@@ -150,7 +168,7 @@ class Wave(_Shape):
 
     def left(self, u: Any, m: Any) -> Any:
         """((1 + cos πu^k)/2)^p."""
-        return powered((1.0 + m.cos(m.pi * powered(u, self.k, m))) * 0.5, self.p, m)
+        return powered(cosine.between(1.0, 0.0, powered(u, self.k, m), m), self.p, m)
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from itertools import pairwise
 from typing import Any
 
 from lrkit.schedules.base import Schedule, grid, length_shown
+from lrkit.schedules.clock import Clock
 from lrkit.schedules.compose import Between, Each, Rates, Repeat, Times
 from lrkit.schedules.easing import number_text
 from lrkit.schedules.parts import Hold, Join, Part, Segment
-from lrkit.schedules.syntax import Clock
 from lrkit.schedules.template import Template, read_for
 from lrkit.schedules.text import as_schedule
 
@@ -112,7 +112,8 @@ def _ends(plan: _Plan) -> Iterator[Remark]:
         text = f"the schedule is over, and for the other {plan.total - steps} updates {rest}. Resolve it with total={plan.total}."
         yield Remark("ends_early", text, steps)
     if plan.total >= steps and last - end > 0.05 * (top - end) > 0:
-        text = f"the last update still has {last:.3g}: the floor {end:.3g} comes only after it. Say 'arrive', or plan longer."
+        advice = "Say 'arrive', or plan longer." if end > 0 else "Plan longer, or fall faster."
+        text = f"the last update still has {last:.3g}: the floor {end:.3g} comes only after it. {advice}"
         yield Remark("floor_never_reached", text, steps - 1)
 
 
@@ -138,9 +139,11 @@ def _vanishes(plan: _Plan) -> Iterator[Remark]:
 
 
 def _falls(plan: _Plan) -> Iterator[Remark]:
-    top = int(plan.values.argmax())
+    top, last = int(plan.values.argmax()), _stages(plan.schedule)[-1]
+    if plan.schedule.steps is None and not plan.told and not isinstance(last, Hold):
+        return  # how long it will run, nobody said
     if top < len(plan.values) - 1 and plan.values[top] > 0 and plan.values[top:].min() >= 0.99 * plan.values[top]:
-        text = "the rate never falls. A decay at the end nearly always lowers the loss: add e.g. '> 1-sqrt 20%'."
+        text = "the rate never falls. A decay at the end nearly always lowers the loss: 'hold 80% > 1-sqrt 20%'."
         yield Remark("never_falls", text, int(plan.steps[top]))
 
 
@@ -183,6 +186,8 @@ def _restarts(schedule: Schedule, start: int, total: int) -> Iterator[tuple[int,
         at, width = start + (schedule.cycle.steps or 1), float(schedule.cycle.steps or 1)
         for _ in range(min((schedule.times or total + 2) - 1, 100_000)):
             width *= schedule.stretch
+            if at >= total and schedule.times is None:
+                return  # without an end there is always a next one
             yield int(at), int(width)
             if at >= total:
                 return
@@ -199,6 +204,8 @@ def _restarts(schedule: Schedule, start: int, total: int) -> Iterator[tuple[int,
 
 
 def _late_restarts(plan: _Plan) -> Iterator[Remark]:
+    if plan.schedule.steps is None and not plan.told:
+        return
     for at, length in _restarts(plan.schedule, 0, plan.total):
         if at >= plan.total:
             text = f"the restart at step {at} lies after the end of the run at {plan.total}. Fit the periods to the run."

@@ -190,20 +190,24 @@ class Join(Schedule):
             return self._curve(step, m)
         out = self.stages[0].value(step, m)
         for start, stage in zip(starts[1:], self.stages[1:], strict=True):
-            out = m.where(step >= start, stage.value(step - start, m), out)
+            at = start if start < 2**31 else float(start)  # JAX counts in 32 bits
+            out = m.where(step >= at, stage.value(step - at, m), out)
         return out
 
     def _curve(self, step: Any, numpy: Any) -> Any:
         """The same in one pass: each stage is asked for its own steps only."""
+        if not step.size:
+            return numpy.empty(step.shape)
         flat, starts = step.reshape(-1), numpy.array(self._starts, dtype=numpy.float64)  # type: ignore[attr-defined]
         in_order = bool((flat[1:] >= flat[:-1]).all())
         order = None if in_order else numpy.argsort(flat, kind="stable")
         ordered = flat if order is None else flat[order]
         out = numpy.empty_like(ordered)
-        cuts = [0, *numpy.searchsorted(ordered, starts[1:], side="left").tolist(), len(ordered)]
-        for a, b, start, stage in zip(cuts[:-1], cuts[1:], starts, self.stages, strict=True):
+        first, last = (max(0, int(numpy.searchsorted(starts, t, side="right")) - 1) for t in (ordered[0], ordered[-1]))
+        cuts = [0, *numpy.searchsorted(ordered, starts[first + 1 : last + 1], side="left").tolist(), len(ordered)]
+        for i, a, b in zip(range(first, last + 1), cuts[:-1], cuts[1:], strict=True):
             if b > a:
-                out[a:b] = stage.value(ordered[a:b] - start, numpy)
+                out[a:b] = self.stages[i].value(ordered[a:b] - starts[i], numpy)
         if order is not None:
             out, shuffled = numpy.empty_like(out), out
             out[order] = shuffled
@@ -298,7 +302,7 @@ class Part(Schedule):
             return self.whole.value(onward(step, None, m) + self.start, m)
         t = m.clip(step, 0, self.steps)
         if self.steps != self.stop - self.start:
-            t = t * (self.stop - self.start) / self.steps  # in this order it is whole at the end
+            t = t * float(self.stop - self.start) / self.steps  # in this order it is whole at the end
         return self.whole.value(t + self.start, m)
 
     @property
@@ -310,6 +314,13 @@ class Part(Schedule):
     def end_value(self) -> float:
         """The whole's value at `stop`."""
         return self.whole.end_value if self.stop is None else self.whole(self.stop)
+
+    def cut(self, start: int, stop: int | None) -> Schedule:
+        """A piece of a piece: of the whole, unless it has a time of its own."""
+        stretched = self.stop is not None and self.steps != self.stop - self.start
+        if stretched or (self.steps is not None and (start >= self.steps or (stop is not None and stop > self.steps))):
+            return super().cut(start, stop)
+        return Part(self.whole, self.start + start, self.stop if stop is None else self.start + stop)
 
     def words(self, level: float) -> str:  # noqa: ARG002  (a piece starts at its own level)
         """``(cosine 9500)[:4000]``, ``(cosine 9500)[4000: over 9000]``."""

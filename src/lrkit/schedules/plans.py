@@ -61,6 +61,8 @@ def wsd_s(periods: Sequence[int], warmup: int, decay: int, easing: str | Easing 
         'warmup 10 > hold 70 > linear 20 > hold 30 at 1 > linear 20'
     """
     warmup, decay = whole("wsd_s", "warmup", warmup, 0, what=_UPDATES), whole("wsd_s", "decay", decay, 1, what=_UPDATES)
+    if not isinstance(periods, Sequence) or not periods:
+        raise InputError(f"wsd_s(periods={periods!r}): periods must be a list of updates, at least one.")
     rises = [warmup, *[0] * (len(periods) - 1)]
     for steps, rise in zip(periods, rises, strict=True):
         if whole("wsd_s", "periods", steps, 1, what=_UPDATES) - rise - decay < 1:

@@ -11,7 +11,7 @@ from typing import Any
 
 from lrkit.errors import LARGEST, InputError
 from lrkit.schedules.base import Schedule, check_steps, check_value, onward
-from lrkit.schedules.easing import Easing, Exponential, Floats, easing, linear, number_text
+from lrkit.schedules.easing import Easing, Exponential, Floats, easing, is_finite, linear, number_text
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,9 @@ def _checked(points: Iterable[Any]) -> tuple[tuple[float, float], ...]:
     if not pairs:
         raise InputError("Points([]): there must be at least one point. For one value use Hold.")
     for place, _ in pairs:
-        if isinstance(place, bool) or not isinstance(place, Real) or not 0 <= float(place) <= LARGEST:
+        if isinstance(place, bool) or not isinstance(place, Real) or not (is_finite(place) and 0 <= float(place) <= LARGEST):
             raise InputError(f"Points: a step must be a number of at least 0, got {place!r}. Count updates from 0.")
-    return tuple((float(place), check_value("Points", "value", value)) for place, value in pairs)
+    return tuple((float(place) + 0.0, check_value("Points", "value", value)) for place, value in pairs)
 
 
 @dataclass(frozen=True)

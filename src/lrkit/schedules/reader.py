@@ -7,16 +7,17 @@ from typing import Any
 import lrkit.schedules.easing as shapes
 from lrkit.errors import LARGEST, InputError
 from lrkit.schedules.base import Schedule
+from lrkit.schedules.clock import UNITS, Clock, Duration
 from lrkit.schedules.compose import Between, Rates
 from lrkit.schedules.easing import number_text
 from lrkit.schedules.lexer import Token, Tokens
 from lrkit.schedules.parts import Hold, Segment
 from lrkit.schedules.points import Points
-from lrkit.schedules.syntax import UNITS, Chain, Clock, Duration, Loop, Node, Product, Slice, Slower, Stage, Wrapped, is_constant
+from lrkit.schedules.syntax import Chain, Loop, Node, Product, Slice, Slower, Stage, Wrapped, is_constant
 from lrkit.schedules.tails import Geometric, Hyperbolic, Law, Rectified, Tail
 
 _DURATIONS = "durations are steps (500), per cent (5%), epochs (2ep), tokens (1e9tok) or samples (1e6samples)"
-_DEEPEST = 40  # brackets within brackets
+_DEEPEST = 90  # brackets within brackets
 _EDGES = ("from", "to", "at", "arrive", "every", "stairs", "for")
 OPTIONS = (*_EDGES, "power", "offset", "stretch", "scale", "and", "over", "origin")
 _WRAPPED = ("repeat", "each", "between", "base")
@@ -42,7 +43,7 @@ class Reader:
             part = self.product()
             if parts and _is_endless(parts[-1]):
                 raise self.tokens.error(at, f"what follows {str(parts[-1])[:60]!r} is never reached; give that a duration")
-            if isinstance(part, Stage) and part.duration is None and not part.endless:
+            if not isinstance(part, Slice) and None in part.durations():
                 if rest:
                     raise self.tokens.error(at, "two stages want the rest of the run; give one of them a duration")
                 rest = True
@@ -52,10 +53,11 @@ class Reader:
 
     def product(self) -> Node:
         """piece { "*" piece }"""
+        at = self.tokens.place()
         factors = [self.piece()]
         while self.tokens.take("*"):
             factors.append(self.piece())
-        return factors[0] if len(factors) == 1 else Product(tuple(factors))
+        return factors[0] if len(factors) == 1 else Product(tuple(factors), at)
 
     def piece(self) -> Node:
         """A stage, or a schedule in brackets, of which a piece may be taken."""
@@ -88,7 +90,7 @@ class Reader:
         if (stop is not None and stop <= start) or over == 0:
             raise self.tokens.error(at, "a piece has at least one step")
         text = f"[{start or ''}:{'' if stop is None else stop}{'' if over is None else f' over {over}'}]"
-        return Slice(body, start, stop, over, f"({body}){text}")
+        return Slice(body, start, stop, over, f"({body}){text}", at)
 
     def count(self, after: str) -> int:
         """A whole number of steps."""
@@ -119,7 +121,8 @@ class Reader:
     def stage(self) -> Node:
         """One stage."""
         at = self.tokens.place()
-        hint = self.tokens.hint(WORDS)
+        word = self.tokens.peek(kind="word")
+        hint = self.tokens.hint(WORDS) if word is not None and word.text not in WORDS else ""
         word = self.tokens.take(kind="word")
         if word is None or word.text not in WORDS:
             if word is not None and word.text == "custom":
@@ -145,6 +148,8 @@ class Reader:
                 given[token.text] = True
             elif token.text in ("every", "for"):
                 given[token.text] = self.duration(token.text)
+            elif token.text == "offset":
+                given[token.text] = self.count("offset")
             else:
                 given[token.text] = self.tokens.number(token.text)
         return given
@@ -172,7 +177,7 @@ class Reader:
 
         head = ("warmup" if shape == shapes.linear else f"warmup({shape})") if warmup else str(shape)
         shown = {k: v for k, v in given.items() if k != "to" or v != (1.0 if warmup else 0.0)}
-        return Stage(_text(head, duration, shown), make, duration)
+        return Stage(_text(head, duration, shown), make, duration, at=word.at)
 
     def hold(self, word: Token) -> Stage:
         """A value that stays."""
@@ -185,7 +190,7 @@ class Reader:
         def make(_clock: Clock, steps: int, level: float) -> Schedule:
             return Hold(given.get("at", level), None if endless else steps)
 
-        return Stage(_text(word.text, duration, given), make, duration, endless)
+        return Stage(_text(word.text, duration, given), make, duration, endless, at=word.at)
 
     def tail(self, word: Token) -> Stage:
         """A schedule without an end, or the beginning of one."""
@@ -202,7 +207,7 @@ class Reader:
                 return Geometric(number, length, stairs)
             if word.text == "inverse":
                 return Hyperbolic(number, given.get("power", 1.0), length, stairs)
-            return Rectified(number, int(given.get("offset", 5)))
+            return Rectified(number, given.get("offset", 5))
 
         def make(clock: Clock, steps: int, level: float) -> Schedule:
             return Tail(law(clock), given.get("from", level), given.get("to"), steps if duration else None)
@@ -211,7 +216,7 @@ class Reader:
         text = _text(f"{word.text} {number_text(number)}", None, {name: given[name] for name in order})
         if not every.unit:
             self._checked(word.at, lambda: law(Clock()))
-        return Stage(text, make, duration, duration is None, (every,))
+        return Stage(text, make, duration, duration is None, (every,), word.at)
 
     def points(self, word: Token) -> Stage:
         """Points, each a position and a value."""
@@ -235,7 +240,7 @@ class Reader:
         durations = tuple(place for place, _ in places)
         if not any(place.unit for place in durations):
             self._checked(word.at, lambda: make(Clock(), 1, 1.0))
-        return Stage(text, make, durations[-1], others=durations)
+        return Stage(text, make, durations[-1], others=durations, at=word.at)
 
     def wrapped(self, word: Token) -> Node:
         """What holds a schedule in brackets."""
@@ -248,23 +253,23 @@ class Reader:
             if _is_endless(body):
                 raise self.tokens.error(word.at, f"{str(body)[:60]!r} has no end, so it never begins again; give it a duration")
             text = _text(f"repeat{'' if times is None else f' {times}'} ({body})", None, given)
-            return Loop(body, times, given.get("stretch", 1.0), given.get("scale", 1.0), text)
+            return Loop(body, times, given.get("stretch", 1.0), given.get("scale", 1.0), text, word.at)
         if word.text == "each":
             every = self.duration("each")
             body = self.group("each")
-            return Slower(body, every or Duration(1.0))
+            return Slower(body, every or Duration(1.0), word.at)
         if word.text == "between":
             low = self.tokens.number("between")
             self.tokens.expect("and")
             high = self.tokens.number("and")
             body = self.group("between")
             text = f"between {number_text(low)} and {number_text(high)} ({body})"
-            return Wrapped(body, lambda shape: Between(low, high, shape), text)
+            return Wrapped(body, lambda shape: Between(low, high, shape), text, word.at)
         base = self.tokens.signed("base")
         origin = self.tokens.signed("origin") if self.tokens.take("origin") else 0.0
         body = self.group("base")
         text = f"base {number_text(base)}{f' origin {number_text(origin)}' if origin else ''} ({body})"
-        return Wrapped(body, lambda factors: Rates(factors, base, origin), text)
+        return Wrapped(body, lambda factors: Rates(factors, base, origin), text, word.at)
 
     def bracketed_easing(self) -> shapes.Easing:
         """ "(" EASING ")" """
@@ -283,9 +288,10 @@ class Reader:
         kind = shapes.SHAPES.get(word.text)
         names = [f.name for f in fields(kind)] if kind is not None else []  # type: ignore[arg-type]
         at = self.tokens.place()
+        bare = not self.tokens.peek("(") or (self.tokens.peek("(") and self.tokens.peek(")", ahead=1))
+        if bare and word.text in ("power", "polynomial", "relax"):
+            raise self.tokens.error(at, f"expected the exponent in brackets, e.g. '{word.text}(0.5) 1000'")
         if not self.tokens.peek("(") or not names:
-            if word.text in ("power", "polynomial", "relax"):
-                raise self.tokens.error(at, f"expected the exponent in brackets, e.g. '{word.text}(0.5) 1000'")
             return shapes.EASINGS[word.text] if word.text in shapes.EASINGS else self._checked(at, kind or shapes.Linear)
         self.tokens.take("(")
         given: dict[str, float] = {}

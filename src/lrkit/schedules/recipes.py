@@ -267,6 +267,8 @@ def multi_step(milestones: Sequence[int], gamma: float = 0.1) -> Schedule:
         >>> [round(multi_step([2, 4])(t), 6) for t in range(6)]
         [1.0, 1.0, 0.1, 0.1, 0.01, 0.01]
     """
+    if not isinstance(milestones, Sequence):
+        raise InputError(f"multi_step({milestones!r}): milestones must be a list of updates, e.g. [30, 60, 80].")
     ends = [whole("multi_step", "milestones", milestone, 1, what=_UPDATES) for milestone in milestones]
     gamma = real("multi_step", "gamma", gamma, above=0.0)
     if any(b <= a for a, b in pairwise(ends)):

@@ -1,95 +1,32 @@
 """The syntax of a schedule's text as values: stages with durations, and the chains, products, loops and pieces that hold them.
 
-A clock turns durations into steps; each piece of syntax says how long it is by a clock, and builds its schedule. Knows no text.
+Each piece of syntax says how long it is by a clock, and builds its schedule. Knows no text.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-from lrkit.errors import InputError, real, whole
+from lrkit.errors import InputError
 from lrkit.schedules.base import Schedule
+from lrkit.schedules.clock import Clock, Duration
 from lrkit.schedules.compose import Each, Repeat, Times
-from lrkit.schedules.easing import number_text
-from lrkit.schedules.parts import Join, Part
+from lrkit.schedules.parts import Hold, Join, Part
 
-UNITS = {"": None, "%": "total", "ep": "steps_per_epoch", "tok": "tokens_per_step", "samples": "samples_per_step"}
 ENDLESS = math.inf
 
 
-@dataclass(frozen=True)
-class Clock:
-    """What turns units into steps: updates of the run and of an epoch, tokens and samples of an update; None if not known.
-
-    `total` may be a duration itself: ``"90ep"``, ``"1e12tok"``.
-    """
-
-    total: Any = None  # an int, once it is made
-    steps_per_epoch: int | None = None
-    tokens_per_step: float | None = None
-    samples_per_step: float | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("total", "steps_per_epoch"):
-            given = getattr(self, name)
-            if given is not None and not isinstance(given, str):
-                given = int(given) if isinstance(given, float) and given == given // 1 else given  # 1e12 / 4e6
-                object.__setattr__(self, name, whole("resolve", name, given, what="a whole number of updates"))
-        for name in ("tokens_per_step", "samples_per_step"):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, real("resolve", name, getattr(self, name), above=0.0))
-        if isinstance(self.total, str):
-            object.__setattr__(self, "total", _duration_of(self.total).steps(Clock(None, *self._units())))
-
-    def _units(self) -> tuple[int | None, float | None, float | None]:
-        return self.steps_per_epoch, self.tokens_per_step, self.samples_per_step
-
-
-@dataclass(frozen=True)
-class Duration:
-    """An amount of training: `amount` in `unit`: ``""`` steps, ``"%"`` of the run, ``"ep"`` epochs, ``"tok"``, ``"samples"``."""
-
-    amount: float
-    unit: str = ""
-
-    def __str__(self) -> str:
-        return number_text(self.amount) + self.unit
-
-    def exact(self, clock: Clock) -> float:
-        """In optimizer updates, not rounded.
-
-        Raises:
-            InputError: If what the unit needs was not given.
-        """
-        name = UNITS[self.unit]
-        if name is None:
-            return self.amount
-        given = getattr(clock, name)
-        if given is None:
-            raise InputError(f"resolve: {self} cannot be turned into steps. Pass {name}=…")
-        if self.unit == "%":
-            return float(self.amount * given / 100)
-        return float(self.amount * given if self.unit == "ep" else self.amount / given)
-
-    def steps(self, clock: Clock) -> int:
-        """In optimizer updates, rounded to a whole number of at least 1."""
-        return max(1, int(self.exact(clock) + 0.5))
-
-
-def _duration_of(text: str) -> Duration:
-    """``"90ep"`` as a duration."""
-    match = re.fullmatch(r"\s*(\d+\.?\d*(?:[eE]\+?\d+)?)\s*(ep|tok|samples)?\s*", text)
-    if match is None or not 0 < float(match[1]) < math.inf:
-        raise InputError(f"resolve(total={text!r}): total must be a number of updates, or a duration: '90ep', '1e12tok'.")
-    return Duration(float(match[1]), match[2] or "")
-
-
 class Node(Protocol):
-    """A piece of syntax."""
+    """A piece of syntax, and the character at which it stands."""
+
+    @property
+    def at(self) -> int:
+        """Where it begins in the text."""
+        ...
 
     def length(self, clock: Clock) -> float | None:
         """Updates: None takes the rest of the run, infinity has no end."""
@@ -104,6 +41,19 @@ class Node(Protocol):
         ...
 
 
+@contextmanager
+def located(node: Node) -> Iterator[None]:
+    """What is refused inside says where it stands: in which words, and for the parser at which character."""
+    try:
+        yield
+    except InputError as error:
+        if hasattr(error, "at"):
+            raise
+        told = InputError(f"{error} It stands in {str(node)!r}.")
+        told.at = node.at  # type: ignore[attr-defined]
+        raise told from None
+
+
 @dataclass(frozen=True)
 class Stage:
     """One stage that waits for its steps.
@@ -114,6 +64,7 @@ class Stage:
         duration: How long; None takes what the others leave of the run. An endless stage is its own.
         endless: Whether the stage has no end.
         others: Durations inside it that are not its length.
+        at: The character at which it stands.
     """
 
     text: str
@@ -121,6 +72,7 @@ class Stage:
     duration: Duration | None
     endless: bool = False
     others: tuple[Duration, ...] = ()
+    at: int = 0
 
     def length(self, clock: Clock) -> float | None:
         """Its duration."""
@@ -128,10 +80,8 @@ class Stage:
 
     def build(self, clock: Clock, steps: int | None, level: float) -> Schedule:
         """What `make` makes."""
-        try:
+        with located(self):
             return self.make(clock, steps or 1, level)
-        except InputError as error:
-            raise InputError(f"{error} It stands in {self.text!r}.") from None
 
     def durations(self) -> Iterator[Duration | None]:
         """Its own, and the others."""
@@ -143,11 +93,22 @@ class Stage:
         return self.text
 
 
+def _share(node: Node) -> float | None:
+    """The percentage of the run that a stage, or a loop over one, takes; None where it is no percentage."""
+    if isinstance(node, Stage):
+        return node.duration.amount if node.duration is not None and node.duration.unit == "%" else None
+    if isinstance(node, Loop) and node.times is not None and node.stretch == 1:
+        inner = _share(node.cycle)
+        return None if inner is None else inner * node.times
+    return None
+
+
 @dataclass(frozen=True)
 class Chain:
     """Stages one after the other."""
 
     parts: tuple[Node, ...]
+    at: int = 0
 
     def length(self, clock: Clock) -> float | None:
         """The sum of the parts'."""
@@ -159,6 +120,8 @@ class Chain:
         lengths = [part.length(clock) for part in self.parts]
         known = self._known(clock, lengths)
         rest = [i for i, length in enumerate(lengths) if length is None]
+        if len(rest) > 1:
+            raise InputError(f"resolve: two stages of {str(self)!r} want the rest of the run. Give one of them a duration.")
         if rest and steps is None:
             raise InputError(f"resolve: the last word on the length of {str(self)!r} is missing. Pass total=…")
         left = 0 if steps is None else steps - sum(known)
@@ -177,17 +140,21 @@ class Chain:
 
     def _known(self, clock: Clock, lengths: Sequence[float | None]) -> list[int]:
         """Each part's steps, 0 for the rest of the run. Percentages are rounded at their ends, so that they fit together."""
-        out, exact, done, shares = [], 0.0, 0, {}
+        out: list[int] = []
+        shares: dict[int, float] = {}
+        exact: float = 0
+        done = 0
         for i, (part, length) in enumerate(zip(self.parts, lengths, strict=True)):
-            length = 0.0 if length is None or length == ENDLESS else length
-            exact += length
-            steps = 0 if length == 0 else max(1, int(exact + 0.5) - done)
+            length = 0 if length is None or length == ENDLESS else length
+            share = _share(part)
+            exact = exact + length if share is not None else done + length
+            steps = 0 if length == 0 else max(1, int(exact + 0.5) - done if exact < 2**52 else int(exact) - done)
             out.append(steps)
             done += steps
-            if isinstance(part, Stage) and part.duration is not None and part.duration.unit == "%":
-                shares[i] = part.duration.amount
+            if share is not None:
+                shares[i] = share
             else:
-                exact = float(done)
+                exact = done
         # Short stages are rounded up to one step; what that makes too much is taken from the longest percentage.
         if clock.total is not None and len(shares) == len(self.parts) and sum(shares.values()) <= 100 + 1e-9:
             longest = max(shares, key=lambda i: out[i])
@@ -213,11 +180,15 @@ class Product:
     """Stages at the same time, multiplied."""
 
     factors: tuple[Node, ...]
+    at: int = 0
 
     def length(self, clock: Clock) -> float | None:
         """The longest factor's; the rest of the run if one takes it. A constant has no length of its own."""
         lengths = [factor.length(clock) for factor in self.factors if not is_constant(factor)]
-        return None if None in lengths else max((length for length in lengths if length is not None), default=ENDLESS)
+        if None in lengths:
+            return None
+        longest = max((length for length in lengths if length is not None), default=ENDLESS)
+        return longest if longest == ENDLESS else max(1, int(longest + 0.5))
 
     def build(self, clock: Clock, steps: int | None, level: float) -> Schedule:  # noqa: ARG002  (each starts at 1)
         """The factors' schedules; those that take the rest of the run take all of it."""
@@ -245,16 +216,20 @@ class Loop:
     stretch: float
     scale: float
     text: str
+    at: int = 0
 
     def length(self, clock: Clock) -> float | None:
         """The sum of the cycles'."""
         length = self.cycle.length(clock)
-        return ENDLESS if self.times is None else None if length is None else length * self._cycles()
+        if self.times is None or length is None:
+            return ENDLESS if self.times is None else None
+        if length == ENDLESS or _share(self) is not None:
+            return length * self.times
+        return self._repeat(Hold(1.0, max(1, int(length + 0.5)))).steps
 
-    def _cycles(self) -> float:
-        """The length of all cycles in lengths of the first."""
-        times, s = self.times or 1, self.stretch
-        return float(times) if s == 1 else (s ** min(times, 10_000.0 / abs(math.log(s))) - 1) / (s - 1)
+    def _repeat(self, cycle: Schedule) -> Repeat:
+        with located(self):
+            return Repeat(cycle, self.times, self.stretch, self.scale)
 
     def build(self, clock: Clock, steps: int | None, level: float) -> Schedule:  # noqa: ARG002  (a cycle starts at 1)
         """The repeated schedule; a cycle that takes the rest of the run takes its share of it."""
@@ -264,10 +239,13 @@ class Loop:
         elif self.times is None or steps is None:
             raise InputError(f"resolve: {str(self)!r} does not say how long a cycle is. Give it a duration, or times and total=…")
         else:
-            own = max(1, math.ceil(steps / self._cycles()))
-        loop = Repeat(self.cycle.build(clock, own, 1.0), self.times, self.stretch, self.scale)
-        # A share is rounded up, and the end cut off: no update is left over, for which a rate of 0 would hold.
-        return loop if length is not None or steps in (None, loop.steps) or (loop.steps or 0) < (steps or 0) else loop[:steps]
+            unit = self._repeat(Hold(1.0, 1000)).steps or 1000
+            own = max(1, math.ceil(steps * 1000 / unit))
+            if steps < self.times:
+                raise InputError(f"resolve: {steps} updates are too few for the cycles of {str(self)!r}. Repeat less often.")
+        loop = self._repeat(self.cycle.build(clock, own, 1.0))
+        # Cycles have whole numbers of updates: what they are too long or too short together is made up in time.
+        return loop if steps is None or steps == loop.steps else Part(loop, 0, loop.steps, steps)
 
     def durations(self) -> Iterator[Duration | None]:
         """The cycle's."""
@@ -283,6 +261,7 @@ class Slower:
 
     body: Node
     every: Duration
+    at: int = 0
 
     def length(self, clock: Clock) -> float | None:
         """The body's, so many times."""
@@ -293,7 +272,10 @@ class Slower:
         """The clock of the body, which counts in units of so many updates."""
         n = self.every.steps(clock)
         total = None if clock.total is None else max(1, clock.total // n)
-        epoch = None if clock.steps_per_epoch is None or clock.steps_per_epoch % n else clock.steps_per_epoch // n
+        epoch = None if clock.steps_per_epoch is None else clock.steps_per_epoch // n
+        if epoch is not None and clock.steps_per_epoch != epoch * n and any(d and d.unit == "ep" for d in self.body.durations()):
+            raise InputError(f"resolve: an epoch is no whole number of {n} updates, for {str(self)!r}. Leave out ep inside it.")
+        epoch = epoch or None
         tokens, samples = (None if one is None else one * n for one in (clock.tokens_per_step, clock.samples_per_step))
         return Clock(total, epoch, tokens, samples)
 
@@ -301,8 +283,9 @@ class Slower:
         """The slower schedule; a body that takes the rest of the run takes it in the larger units."""
         slower, every = self._slower(clock), self.every.steps(clock)
         length = self.body.length(slower)
-        own = None if length == ENDLESS else int(length + 0.5) if length is not None else steps and max(1, steps // every)
-        return Each(self.body.build(slower, own, 1.0), every)
+        own = None if length == ENDLESS else int(length + 0.5) if length is not None else steps and -(-steps // every)
+        made = Each(self.body.build(slower, own, 1.0), every)
+        return made if length is not None or steps is None or steps == made.steps else made[:steps]
 
     def durations(self) -> Iterator[Duration | None]:
         """Its own, and the body's."""
@@ -322,6 +305,7 @@ class Slice:
     stop: int | None
     over: int | None
     text: str
+    at: int = 0
 
     def length(self, clock: Clock) -> float | None:
         """Its own; the whole, where that takes the rest of the run, is as long as the run."""
@@ -335,7 +319,9 @@ class Slice:
         """The piece."""
         length = self.body.length(clock)
         own = clock.total if length is None else None if length == ENDLESS else max(1, int(length + 0.5))
-        return Part(self.body.build(clock, own, 1.0), self.start, self.stop, self.over)
+        body = self.body.build(clock, own, 1.0)
+        with located(self):
+            return Part(body, self.start, self.stop, self.over)
 
     def durations(self) -> Iterator[Duration | None]:
         """The whole's."""
@@ -352,6 +338,7 @@ class Wrapped:
     body: Node
     wrap: Callable[[Schedule], Schedule]
     text: str
+    at: int = 0
 
     def length(self, clock: Clock) -> float | None:
         """The body's."""
@@ -359,7 +346,9 @@ class Wrapped:
 
     def build(self, clock: Clock, steps: int | None, level: float) -> Schedule:  # noqa: ARG002  (it has its own level)
         """The body's schedule, wrapped."""
-        return self.wrap(self.body.build(clock, steps, 1.0))
+        body = self.body.build(clock, steps, 1.0)
+        with located(self):
+            return self.wrap(body)
 
     def durations(self) -> Iterator[Duration | None]:
         """The body's."""

@@ -36,7 +36,7 @@ def _time(law: Any, t: Any, m: Any) -> Any:
 
 
 def _check_time(call: str, law: Any) -> None:
-    object.__setattr__(law, "every", real(call, "every", law.every, above=0.0))
+    object.__setattr__(law, "every", real(call, "every", law.every, least=1e-3))
     object.__setattr__(law, "stairs", bool(law.stairs))
 
 
@@ -46,7 +46,7 @@ class Geometric:
 
     Args:
         ratio: What is left after `every` steps; above 0, not 1. Above 1 it grows.
-        every: Optimizer updates, above 0.
+        every: Optimizer updates, at least 0.001.
         stairs: Whether it stays level in between.
 
     Raises:
@@ -80,7 +80,7 @@ class Hyperbolic:
     Args:
         rate: How much 1/value grows every `every` steps, above 0.
         p: Power, above 0.
-        every: Optimizer updates, above 0.
+        every: Optimizer updates, at least 0.001.
         stairs: Whether it stays level in between.
 
     Raises:
@@ -184,7 +184,12 @@ class Tail(Schedule):
             beyond = self.limit < self.start if grows else self.limit > self.start
             if beyond or isinstance(self.law, Rectified):
                 came = f"Tail(start={number_text(self.start)}, limit={number_text(self.limit)})"
-                raise InputError(f"{came}: a {'ceiling' if grows else 'floor'} must lie on the way. RAdam's has none.")
+                way = (
+                    "RAdam's rectification has no limit. Leave it out."
+                    if isinstance(self.law, Rectified)
+                    else (f"a {'ceiling' if grows else 'floor'} must lie on the way, {'above' if grows else 'below'} the start.")
+                )
+                raise InputError(f"{came}: {way}")
         if self.steps is not None:
             object.__setattr__(self, "steps", check_steps("Tail", self.steps, "Leave steps out to go on for ever."))
         bounds = (self.start, self.limit) if grows else (self.limit or 0.0, self.start)

@@ -11,7 +11,8 @@ from typing import NoReturn
 
 from lrkit.errors import InputError
 from lrkit.schedules.base import Schedule
-from lrkit.schedules.syntax import UNITS, Chain, Clock, Node
+from lrkit.schedules.clock import UNITS, Clock
+from lrkit.schedules.syntax import Chain, Node
 
 
 @dataclass(frozen=True, eq=False)

@@ -48,7 +48,12 @@ def parse(text: str) -> Schedule | Template:
         Template('warmup 5% > cosine')
     """
     template = template_of(text)
-    return template if template.needs else template.resolve()
+    if template.needs:
+        return template
+    try:
+        return template.resolve()
+    except InputError as error:
+        raise Tokens(text).error(getattr(error, "at", 0), str(error).rstrip(".")) from None
 
 
 def template_of(text: str) -> Template:
