@@ -48,10 +48,53 @@ class TestSchedule:
             ([""], ["got nothing"]),
             (["warmup 2ep > cosine"], ["Pass steps_per_epoch"]),
             (["warmup 5% > cosine", "--total", "0"], ["total must be a whole number of updates"]),
+            (["cosine 10", "--out", "x"], ["--out goes with --export"]),
+            (["base 0.1 (cosine 10)", "--lr", "0.1"], ["its values are absolute already"]),
+            (["cosine 1e12", "--export", "csv"], ["rows are more than"]),
+            (["warmup 1e6tok > cosine"], ["Pass tokens_per_step"]),
         ],
     )
     def test_bad_text_is_refused(self, arguments, words):
         refused(lrkit("schedule", *arguments), *words)
+
+    def test_mistakes_are_named_under_the_curve(self):
+        found = lrkit("schedule", "linear 500 from 0 to 1 > cosine 9500").stdout
+        assert "! step 0: update 0 has rate 0" in found and "[zero_first_update]" in found
+        assert "!" not in lrkit("schedule", "warmup 500 > cosine 9500").stdout
+
+    def test_another_schedule_is_laid_beside_it(self):
+        found = lrkit("schedule", "warmup 10 > cosine 990", "--diff", "warmup 10 > linear 990").stdout
+        assert "they part at step 11" in found and "mean square" in found
+
+    def test_rates_and_single_steps_are_shown(self):
+        found = lrkit("schedule", "warmup 500 > cosine 9500", "--lr", "3e-4", "--at", "9000", "--at", "100").stdout
+        assert "3e-07" not in found and "at step    9000    8.12" in found and "at step     100    6.06e-05" in found
+
+    def test_every_unit_is_told_by_an_option(self):
+        arguments = ["--steps-per-epoch", "4", "--tokens-per-step", "10", "--samples-per-step", "2", "--total", "10ep"]
+        found = lrkit("schedule", "warmup 50tok > hold 10samples > cosine", *arguments).stdout
+        assert "over 40 updates: warmup 5 > hold 5 > cosine 30" in found
+
+    @pytest.mark.parametrize("form", ["torch", "json", "csv", "code"])
+    def test_every_export_gives_the_schedule_back(self, form, tmp_path):
+        import csv
+        import io
+
+        import lrkit as package
+
+        text = "warmup 3 > cosine 5 to 0.1"
+        schedule = package.parse(text)
+        done = lrkit("schedule", text, "--export", form, "--out", str(tmp_path / "out"))
+        assert done.returncode == 0 and "wrote" in done.stdout
+        written = (tmp_path / "out").read_text()
+        assert written == lrkit("schedule", text, "--export", form).stdout
+        refused(lrkit("schedule", text, "--export", form, "--out", str(tmp_path / "out")), "cannot be written")
+        if form == "json":
+            assert package.from_json(written) == schedule
+        elif form == "csv":
+            assert [float(row["factor"]) for row in csv.DictReader(io.StringIO(written))] == [schedule(t) for t in range(8)]
+        else:
+            assert f"lrkit.parse({text!r})" in written and ("LambdaLR" in written) == (form == "torch")
 
 
 class TestDoctor:

@@ -53,6 +53,7 @@ class Floats:
 
 
 _QUARTER = math.pi / 2  # a quarter of a turn
+_sin = math.sin
 
 
 def powered(x: Any, p: float, m: Any) -> Any:
@@ -139,11 +140,13 @@ class Cosine(_Shape):
 
     def between(self, start: float, end: float, u: Any, m: Any) -> Any:
         """end + (start − end)·(1 + cos πu)/2, by the half angle's sine: (1 − cos πv)/2 = sin²(πv/2) keeps what is small."""
-        late = u > 0.5
         if m is Floats:
-            sine = m.sin(_QUARTER * ((1.0 - u) if late else u))
-            small = sine * sine
-            return small * start + (1.0 - small) * end if late else (1.0 - small) * start + small * end
+            if u > 0.5:
+                sine = _sin(_QUARTER * (1.0 - u))
+                return sine * sine * start + (1.0 - sine * sine) * end
+            sine = _sin(_QUARTER * u)
+            return (1.0 - sine * sine) * start + sine * sine * end
+        late = u > 0.5
         sine = m.sin(_QUARTER * m.where(late, 1.0 - u, u))
         small = sine * sine
         rest = 1.0 - small

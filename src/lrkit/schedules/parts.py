@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
-from lrkit.errors import InputError
+from lrkit.errors import LARGEST, InputError
 from lrkit.schedules.base import Schedule, check_schedule, check_steps, check_value, onward
 from lrkit.schedules.easing import Easing, Exponential, Floats, easing, linear, number_text
 
@@ -40,8 +40,7 @@ class Segment(Schedule):
     steps: int
     easing: Easing | str = linear  # a name becomes its easing
     arrive: bool = False
-    _low: float = field(init=False, repr=False, compare=False)
-    _high: float = field(init=False, repr=False, compare=False)
+    _inside: tuple[Any, ...] = field(init=False, repr=False, compare=False)  # what `value` needs, at hand in one look
 
     def __post_init__(self) -> None:
         steps = check_steps("Segment", self.steps, "For one value use Hold.")
@@ -49,26 +48,26 @@ class Segment(Schedule):
         for name, value in zip(("steps", "start", "end"), (steps, *ends), strict=True):
             object.__setattr__(self, name, value)
         object.__setattr__(self, "arrive", bool(self.arrive))
-        object.__setattr__(self, "_low", min(ends))
-        object.__setattr__(self, "_high", max(ends))
-        object.__setattr__(self, "easing", easing("Segment", self.easing))
+        shape = easing("Segment", self.easing)
+        object.__setattr__(self, "easing", shape)
+        object.__setattr__(self, "_inside", (int(self.arrive), steps, shape.between, *ends, min(ends), max(ends)))
         if isinstance(self.easing, Exponential) and not (self.start > 0 and self.end > 0):
             came = f"start={number_text(self.start)}, end={number_text(self.end)}"
             raise InputError(f"Segment({came}): an exponential never reaches 0. Give it a small end such as 0.001.")
 
     def value(self, step: Any, m: Any) -> Any:
         """The easing at u = clip((step + arrive) / steps, 0, 1), kept from rounding past the ends."""
-        u = (step + self.arrive) / self.steps
-        shape: Any = self.easing
+        arrive, steps, between, start, end, low, high = self._inside
+        u = (step + arrive) / steps
         if m is not Floats:
-            return m.clip(shape.between(self.start, self.end, m.clip(u, 0.0, 1.0), m), self._low, self._high)
-        value = shape.between(self.start, self.end, u if 0.0 < u < 1.0 else 0.0 if u < 0.5 else 1.0, m)
-        return value if self._low <= value <= self._high else self._low if value < self._low else self._high
+            return m.clip(between(start, end, m.clip(u, 0.0, 1.0), m), low, high)
+        value = between(start, end, u if 0.0 < u < 1.0 else 0.0 if u < 0.5 else 1.0, m)
+        return value if low <= value <= high else low if value < low else high
 
     @property
     def bounds(self) -> tuple[float, float]:
         """The two ends."""
-        return self._low, self._high
+        return self._inside[-2:]
 
     @property
     def start_value(self) -> float:
@@ -179,6 +178,14 @@ class Join(Schedule):
         object.__setattr__(self, "stages", flat)
         object.__setattr__(self, "steps", None if lengths[-1] is None else bounds[-1])
         object.__setattr__(self, "_starts", (0, *bounds)[: len(flat)])
+
+    def __call__(self, step: Any) -> Any:
+        """See `Schedule`. One whole step inside, which a training asks for at every update, takes the shortest way."""
+        if type(step) is int and 0 < step < LARGEST:
+            starts: tuple[int, ...] = self._starts  # type: ignore[attr-defined]
+            i = bisect_right(starts, step) - 1
+            return self.stages[i].value(step - starts[i], Floats)
+        return super().__call__(step)
 
     def value(self, step: Any, m: Any) -> Any:
         """The value of the stage that owns the step, asked in its own time."""
