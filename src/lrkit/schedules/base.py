@@ -227,7 +227,9 @@ def check_steps(call: str, steps: object, instead: str) -> int:
         raise InputError(f"{call}(steps={steps!r}): relative durations are for the text form, e.g. parse('warmup 5% > cosine').")
     if isinstance(steps, bool) or not isinstance(steps, Integral):
         raise InputError(f"{call}(steps={steps!r}): steps must be a whole number of optimizer updates. {instead}")
-    if not 1 <= int(steps) <= LARGEST:
+    if int(steps) > LARGEST:
+        raise InputError(f"{call}(steps=…): steps must be at most 2^53, got a number of {len(str(steps))} digits. {instead}")
+    if int(steps) < 1:
         raise InputError(f"{call}(steps={steps}): steps must be at least 1, got {steps}. {instead}")
     return int(steps)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lrkit.errors import InputError, real
-from lrkit.schedules.compat.common import absolute, chain, choice, count, poly, way
+from lrkit.schedules.compat.common import absolute, chain, choice, count, items, poly, way
 from lrkit.schedules.compat.frame import Frame
 from lrkit.schedules.compat.plateau import better, left_by, metrics_of, replay, worst
 from lrkit.schedules.compat.stairs import geometric
@@ -41,8 +41,8 @@ def PiecewiseConstantDecay(boundaries: Sequence[float], values: Sequence[float])
         InputError: If the numbers do not fit, or the boundaries are not in order.
     """
     call = "PiecewiseConstantDecay"
-    places = [int(real(call, "boundaries", boundary)) for boundary in boundaries]
-    rates = [real(call, "values", value) for value in values]
+    places = [int(real(call, "boundaries", boundary)) for boundary in items(call, "boundaries", boundaries)]
+    rates = [real(call, "values", value) for value in items(call, "values", values, least=1)]
     if len(places) != len(rates) - 1 or places != sorted(places):
         came = f"{call}({len(rates)} values, boundaries={places})"
         raise InputError(f"{came}: boundaries must be in order, one fewer than values. Say where each of the others begins.")

@@ -57,8 +57,8 @@ def get_muon_momentum(
     call = "get_muon_momentum"
     choice(call, "quantity", quantity, ("momentum",))
     high, warmup = real(call, "top", top, above=0.0), count(call, "warmup", warmup)
-    rise = way(start / high, 1.0, warmup)
-    return absolute(_run(call, rise, warmup, num_iterations, warmdown_ratio, end / high), high)
+    first, last = (real(call, name, value) / high for name, value in (("start", start), ("end", end)))
+    return absolute(_run(call, way(first, 1.0, warmup), warmup, num_iterations, warmdown_ratio, last), high)
 
 
 def get_weight_decay(

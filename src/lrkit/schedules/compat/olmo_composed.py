@@ -7,7 +7,7 @@ from typing import Any
 
 from lrkit.errors import InputError, real
 from lrkit.schedules.base import Schedule
-from lrkit.schedules.compat.common import absolute, chain, choice, count, exactly, held
+from lrkit.schedules.compat.common import absolute, chain, choice, count, exactly, held, items
 from lrkit.schedules.compat.olmo_run import Unplaced, below, placed, rise_of, run_of, until, updates_of
 from lrkit.schedules.compose import Rates, Times
 from lrkit.schedules.easing import Easing, cosine, linear
@@ -41,7 +41,9 @@ def ComposableScheduler(
     if not stages:
         raise InputError(f"{call}(stages=[]): there must be at least one stage. Give a duration and an end_lr.")
     segments, level = [], 1.0
-    for stage in stages:
+    for stage in items(call, "stages", stages, least=1):
+        if not isinstance(stage, Mapping):
+            raise InputError(f"{call}(stages=[{stage!r}]): a stage must be a mapping with duration and an end. Give one.")
         start = _level(call, "start", stage, _STAGE, base, level)
         level = _level(call, "end", stage, _STAGE, base, None)
         segments.append(_segment(call, stage, start, level))
@@ -70,6 +72,8 @@ def _overridden(call: str, main: Schedule, override: Mapping[str, Any] | None, b
     """The schedule up to the override's start, and its decay from there."""
     if override is None:
         return main
+    if not isinstance(override, Mapping):
+        raise InputError(f"{call}(override_decay={override!r}): it must be a mapping with start, duration and an end. Give one.")
     start = count(call, "start", override.get("start"))
     end = _level(call, "end", override, _OVERRIDE, base, None)
     return chain(until(main, start) if start else None, _segment(call, override, main(start), end))
@@ -97,7 +101,8 @@ def SequentialScheduler(
         InputError: If there are too few or too many numbers, or a member is placed in a run already.
     """
     call, run = "SequentialScheduler", run_of("SequentialScheduler", t_max_of_run)
-    lengths = list(schedulers_max_steps or ()) if schedulers_max is None else list(schedulers_max)
+    given = schedulers_max_steps or () if schedulers_max is None else schedulers_max
+    lengths, schedulers = items(call, "schedulers_max", given), items(call, "schedulers", schedulers, least=1)
     if not schedulers or len(lengths) not in (len(schedulers) - 1, len(schedulers)):
         came = f"{call}(schedulers_max={lengths})"
         raise InputError(f"{came}: there must be one for each scheduler but the last, and a scheduler. Change that.")
@@ -156,8 +161,9 @@ def WSDS(
     """
     call, base = "WSDS", real("WSDS", "base_lr", base_lr, above=0.0)
     del t_max_of_run
-    lengths = [count(call, "period_lengths", n, 1) for n in period_lengths]
-    peaks = [1.0] * len(lengths) if period_lr_multipliers is None else list(period_lr_multipliers)
+    lengths = [count(call, "period_lengths", n, 1) for n in items(call, "period_lengths", period_lengths, least=1)]
+    given = [1.0] * len(lengths) if period_lr_multipliers is None else period_lr_multipliers
+    peaks = items(call, "period_lr_multipliers", given)
     if not lengths or len(peaks) != len(lengths) or any(not real(call, "period_lr_multipliers", p) > 0 for p in peaks):
         came = f"{call}(period_lengths={lengths}, period_lr_multipliers={peaks})"
         raise InputError(f"{came}: there must be a period, and a multiplier above 0 for each. Change that.")

@@ -78,7 +78,7 @@ def REXScheduler(total_steps: int, max_lr: float = 1.0, min_lr: float = 0.0) -> 
         min_lr: Rate at total_steps.
     """
     high = real("REXScheduler", "max_lr", max_lr, above=0.0)
-    return absolute(Segment(1.0, min_lr / high, total_steps, Rex()), high)
+    return absolute(Segment(1.0, real("REXScheduler", "min_lr", min_lr) / high, total_steps, Rex()), high)
 
 
 def CosineAnnealingWarmupRestarts(

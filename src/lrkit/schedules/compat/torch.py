@@ -224,6 +224,7 @@ def SequentialLR(base_lr: float, schedulers: Sequence[Schedule], milestones: Seq
     call = "SequentialLR"
     base = real(call, "base_lr", base_lr, above=0.0)
     places = [count(call, "milestones", place) for place in items(call, "milestones", milestones)]
+    schedulers = items(call, "schedulers", schedulers, least=1)
     if len(places) != len(schedulers) - 1 or places != sorted(places):
         came = f"{call}({len(schedulers)} schedulers, milestones={places})"
         raise InputError(f"{came}: milestones must be in order, one fewer than schedulers. Say where each of the others begins.")
