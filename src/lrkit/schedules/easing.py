@@ -143,9 +143,11 @@ class Cosine(_Shape):
         if m is Floats:
             if u > 0.5:
                 sine = _sin(_QUARTER * (1.0 - u))
-                return sine * sine * start + (1.0 - sine * sine) * end
+                small = sine * sine
+                return small * start + (1.0 - small) * end
             sine = _sin(_QUARTER * u)
-            return (1.0 - sine * sine) * start + sine * sine * end
+            small = sine * sine
+            return (1.0 - small) * start + small * end
         late = u > 0.5
         sine = m.sin(_QUARTER * m.where(late, 1.0 - u, u))
         small = sine * sine

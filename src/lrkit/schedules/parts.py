@@ -181,10 +181,13 @@ class Join(Schedule):
 
     def __call__(self, step: Any) -> Any:
         """See `Schedule`. One whole step inside, which a training asks for at every update, takes the shortest way."""
-        if type(step) is int and 0 < step < LARGEST:
+        if type(step) is int and step > 0:
             starts: tuple[int, ...] = self._starts  # type: ignore[attr-defined]
             i = bisect_right(starts, step) - 1
-            return self.stages[i].value(step - starts[i], Floats)
+            try:
+                return self.stages[i].value(step - starts[i], Floats)
+            except OverflowError:  # an integer beyond all floats
+                pass
         return super().__call__(step)
 
     def value(self, step: Any, m: Any) -> Any:
