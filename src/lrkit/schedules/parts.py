@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
-from lrkit.errors import LARGEST, InputError
+from lrkit.errors import InputError
 from lrkit.schedules.base import Schedule, check_schedule, check_steps, check_value, onward
 from lrkit.schedules.easing import Easing, Exponential, Floats, easing, linear, number_text
 

@@ -4,10 +4,10 @@ import inspect
 import math
 
 import pytest
-from schedules.compat.test_vectors import ALL, built
 
 from lrkit.errors import LrkitError
 from lrkit.schedules import Schedule, compat
+from schedules.compat.test_vectors import ALL, built
 
 BAD = ["x", math.nan, math.inf, -1, 0, 0.5, 10**400, None, [], True, {}]
 FIRST = {(vector["library"], vector["name"]): vector for vector in reversed(ALL) if isinstance(vector["args"], dict)}
