@@ -20,6 +20,7 @@ from lrkit.schedules import Schedule, compat, from_json, parse
 OURS = [Path(__file__).parents[2] / "data" / "vectors" / name for name in ("schedules.json", "executed.json")]
 FILES = [Path(os.environ["LRKIT_VECTORS"])] if os.environ.get("LRKIT_VECTORS") else OURS
 ALL = [vector for file in FILES for vector in json.loads(file.read_text())]
+KEPT = [vector for file in OURS for vector in json.loads(file.read_text())]  # what else is asked of every constructor
 MODULES = {
     "torch.optim.lr_scheduler": "torch", "pytorch-ignite": "ignite", "megatron-core": "megatron", "olmo-core": "olmo",
     "lm-engine": "lm_engine", "llm-foundry": "llm_foundry",
@@ -143,7 +144,7 @@ def test_a_pinned_defect_is_not_reproduced(vector):
     assert values(vector) != pytest.approx(vector["expected"], rel=1e-9)
 
 
-SCHEDULES = [v for v in ALL if v["quantity"] != "permutation"]
+SCHEDULES = [v for v in KEPT if v["quantity"] != "permutation"]
 
 
 @pytest.mark.parametrize("vector", SCHEDULES, ids=lambda v: v["id"])
