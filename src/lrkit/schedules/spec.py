@@ -5,6 +5,7 @@ Each part is an object of its kind's own fields. Reading builds only the kinds l
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -48,11 +49,11 @@ def _plain(value: Any) -> Any:
     raise InputError(f"to_json: {value!r} is not one of lrkit's own parts, so nobody could read it back.")
 
 
-def from_json(text: str) -> Schedule | Template:
+def from_json(text: str | Mapping[str, Any]) -> Schedule | Template:
     """Read a schedule's JSON form.
 
     Args:
-        text: What `to_json` gave.
+        text: What `to_json` gave, or that as `json.loads` read it: a part of a config.
 
     Raises:
         InputError: If it is no such text, of a later version, or describes a schedule that makes no sense.
@@ -62,10 +63,17 @@ def from_json(text: str) -> Schedule | Template:
         >>> from_json(cosine(10).to_json()) == cosine(10)
         True
     """
+    if isinstance(text, Mapping):
+        try:
+            text = json.dumps(dict(text))
+        except (TypeError, ValueError, RecursionError):
+            raise InputError("from_json: the mapping holds what JSON cannot. It must be what to_json gave.") from None
     if not isinstance(text, str | bytes):
         raise InputError(f"from_json({text!r}): must be the text that to_json gave.")
     try:
         found = json.loads(text, parse_constant=_refuse)
+    except InputError:
+        raise
     except (ValueError, RecursionError):
         raise InputError(f"from_json({text[:40]!r}): this is no JSON. It must be the text that to_json gave.") from None
     version = found.pop("lrkit_schedule", None) if isinstance(found, dict) else None
