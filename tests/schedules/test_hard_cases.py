@@ -49,6 +49,16 @@ class TestTemplates:
         with pytest.raises(InputError, match="an epoch is no whole number of 3 updates"):
             parse("each 3 (cosine 2ep)").resolve(steps_per_epoch=10)
 
+    @pytest.mark.parametrize("places", ["1.25:0", "0:1 1.25:0", "0.1:1", "0:1 0:2", "0:0.1 3.5:1 7.75:0"])
+    def test_points_between_updates_are_as_long_as_they_say(self, places):
+        for text in (f"repeat 3 (points {places})", f"points {places} > linear 5", f"(points {places}) * hold 9"):
+            assert parse(str(parse(text))) == parse(text)
+        points = parse(f"points {places}")
+        assert (
+            parse(f"repeat 3 (points {places})") == s.Repeat(points, 3)
+            and parse(f"points {places} > hold 2").steps == points.steps + 2
+        )
+
 
 class TestNumbers:
     def test_no_update_of_a_long_cosine_is_lost_to_rounding(self):

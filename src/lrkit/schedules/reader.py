@@ -1,5 +1,6 @@
 """The rules of the grammar, one method each: tokens → syntax. `text` has the grammar and the way in."""
 
+import math
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
@@ -240,7 +241,9 @@ class Reader:
         durations = tuple(place for place, _ in places)
         if not any(place.unit for place in durations):
             self._checked(word.at, lambda: make(Clock(), 1, 1.0))
-        return Stage(text, make, durations[-1], others=durations, at=word.at)
+        last = durations[-1]
+        length = last if last.unit else Duration(max(1.0, math.ceil(last.amount)))  # the update that a broken step falls into
+        return Stage(text, make, length, others=durations, at=word.at)
 
     def wrapped(self, word: Token) -> Node:
         """What holds a schedule in brackets."""
