@@ -85,6 +85,11 @@ class TestNumbers:
         with pytest.raises(InputError):
             make()
 
+    def test_the_last_of_many_cycles_is_within_bounds_to_the_bit(self):
+        for times in range(1, 60):
+            schedule = s.Repeat(Hold(1.0, 1), times, scale=0.1)
+            assert schedule.bounds[0] <= schedule(times - 1) and schedule.bounds[1] == 1.0
+
     def test_minus_zero_is_zero(self):
         for schedule in (Hold(-0.0, 5), Points([(-0.0, -0.0), (5, 1)]), Segment(-0.0, 1, 5)):
             assert parse(str(schedule)) == schedule

@@ -105,7 +105,8 @@ class Repeat(Schedule):
     def bounds(self) -> tuple[float, float]:
         """The cycle's, times the lowest and the highest scale."""
         low, high = self.cycle.bounds
-        last = 0.0 if self.times is None and self.scale < 1 else self.scale ** ((self.times or 1) - 1)
+        shrinks_for_ever = self.times is None and self.scale < 1
+        last = 0.0 if shrinks_for_ever else 1.0 if self.scale == 1 else Floats.power(self.scale, (self.times or 1) - 1)
         return low * min(1.0, last), high * max(1.0, last)
 
     @property
