@@ -13,6 +13,11 @@ from lrkit.schedules.easing import number_text
 UNITS = {"": None, "%": "total", "ep": "steps_per_epoch", "tok": "tokens_per_step", "samples": "samples_per_step"}
 
 
+def rounded(steps: float) -> int:
+    """The nearest whole number; what is beyond the halves of a float is whole already."""
+    return int(steps + 0.5) if steps < 2**52 else int(steps)
+
+
 @dataclass(frozen=True)
 class Clock:
     """What turns units into steps: updates of the run and of an epoch, tokens and samples of an update; None if not known.
@@ -70,7 +75,7 @@ class Duration:
 
     def steps(self, clock: Clock) -> int:
         """In optimizer updates, rounded to a whole number of at least 1."""
-        return max(1, int(self.exact(clock) + 0.5))
+        return max(1, rounded(self.exact(clock)))
 
 
 def _duration_of(text: str) -> Duration:

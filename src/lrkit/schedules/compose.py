@@ -94,10 +94,11 @@ class Repeat(Schedule):
             local = t - k * n
         elif m is Floats:
             k = min(bisect_right(starts, t), len(widths)) - 1
-            local = (t - starts[k]) / widths[k]
+            local = n if self.steps is not None and t >= self.steps else (t - starts[k]) / widths[k]
         else:
             k = m.clip(m.searchsorted(m.asarray(starts, dtype=float), t, side="right"), 1, len(widths)) - 1
             local = (t - m.asarray(starts, dtype=float)[k]) / m.asarray(widths, dtype=float)[k]
+            local = local if self.steps is None else m.where(t >= self.steps, n, local)  # past the end, to the bit
         out = self.cycle.value(local, m)
         return out if self.scale == 1.0 else out * m.power(self.scale, k)
 
@@ -151,7 +152,8 @@ class Each(Schedule):
     def __post_init__(self) -> None:
         check_schedule("Each", self.schedule)
         object.__setattr__(self, "every", check_steps("Each", self.every, "It is the updates of an epoch."))
-        object.__setattr__(self, "steps", None if self.schedule.steps is None else self.schedule.steps * self.every)
+        steps = self.schedule.steps
+        object.__setattr__(self, "steps", None if steps is None else min(LARGEST, steps * self.every))
 
     def value(self, step: Any, m: Any) -> Any:
         """The schedule's, at a slower clock."""
@@ -165,7 +167,7 @@ class Each(Schedule):
     @property
     def end_value(self) -> float:
         """The schedule's."""
-        return self.schedule.end_value
+        return self.schedule.end_value if self.steps is None else self(self.steps)
 
     def words(self, level: float) -> str:  # noqa: ARG002  (it starts at its own level)
         """``each 100 (cosine 90)``."""

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from lrkit.errors import InputError
 from lrkit.schedules.base import Schedule
-from lrkit.schedules.clock import Clock, Duration
+from lrkit.schedules.clock import Clock, Duration, rounded
 from lrkit.schedules.compose import Each, Repeat, Times
 from lrkit.schedules.parts import Hold, Join, Part
 
@@ -148,7 +148,7 @@ class Chain:
             length = 0 if length is None or length == ENDLESS else length
             share = _share(part)
             exact = exact + length if share is not None else done + length
-            steps = 0 if length == 0 else max(1, int(exact + 0.5) - done if exact < 2**52 else int(exact) - done)
+            steps = 0 if length == 0 else max(1, rounded(exact) - done)
             out.append(steps)
             done += steps
             if share is not None:
@@ -188,14 +188,14 @@ class Product:
         if None in lengths:
             return None
         longest = max((length for length in lengths if length is not None), default=ENDLESS)
-        return longest if longest == ENDLESS else max(1, int(longest + 0.5))
+        return longest if longest == ENDLESS else max(1, rounded(longest))
 
     def build(self, clock: Clock, steps: int | None, level: float) -> Schedule:  # noqa: ARG002  (each starts at 1)
         """The factors' schedules; those that take the rest of the run take all of it."""
         lengths = [factor.length(clock) for factor in self.factors]
         if None in lengths and steps is None:
             raise InputError(f"resolve: the last word on the length of {str(self)!r} is missing. Pass total=…")
-        own = [steps if n is None else None if n == ENDLESS else max(1, int(n + 0.5)) for n in lengths]
+        own = [steps if n is None else None if n == ENDLESS else max(1, rounded(n)) for n in lengths]
         return Times(*(factor.build(clock, n, 1.0) for factor, n in zip(self.factors, own, strict=True)))
 
     def durations(self) -> Iterator[Duration | None]:
@@ -225,7 +225,7 @@ class Loop:
             return ENDLESS if self.times is None else None
         if length == ENDLESS or _share(self) is not None:
             return length * self.times
-        return self._repeat(Hold(1.0, max(1, int(length + 0.5)))).steps
+        return self._repeat(Hold(1.0, max(1, rounded(length)))).steps
 
     def _repeat(self, cycle: Schedule) -> Repeat:
         with located(self):
@@ -235,7 +235,7 @@ class Loop:
         """The repeated schedule; a cycle that takes the rest of the run takes its share of it."""
         length = self.cycle.length(clock)
         if length is not None:
-            own = None if length == ENDLESS else max(1, int(length + 0.5))
+            own = None if length == ENDLESS else max(1, rounded(length))
         elif self.times is None or steps is None:
             raise InputError(f"resolve: {str(self)!r} does not say how long a cycle is. Give it a duration, or times and total=…")
         else:
@@ -266,7 +266,7 @@ class Slower:
     def length(self, clock: Clock) -> float | None:
         """The body's, so many times."""
         length = self.body.length(self._slower(clock))
-        return length if length in (None, ENDLESS) else max(1, int((length or 0) + 0.5)) * self.every.steps(clock)
+        return length if length in (None, ENDLESS) else max(1, rounded(length or 0)) * self.every.steps(clock)
 
     def _slower(self, clock: Clock) -> Clock:
         """The clock of the body, which counts in units of so many updates."""
@@ -283,7 +283,7 @@ class Slower:
         """The slower schedule; a body that takes the rest of the run takes it in the larger units."""
         slower, every = self._slower(clock), self.every.steps(clock)
         length = self.body.length(slower)
-        own = None if length == ENDLESS else int(length + 0.5) if length is not None else steps and -(-steps // every)
+        own = None if length == ENDLESS else rounded(length) if length is not None else steps and -(-steps // every)
         made = Each(self.body.build(slower, own, 1.0), every)
         return made if length is not None or steps is None or steps == made.steps else made[:steps]
 
@@ -318,7 +318,7 @@ class Slice:
     def build(self, clock: Clock, steps: int | None, level: float) -> Schedule:  # noqa: ARG002  (it has its own level)
         """The piece."""
         length = self.body.length(clock)
-        own = clock.total if length is None else None if length == ENDLESS else max(1, int(length + 0.5))
+        own = clock.total if length is None else None if length == ENDLESS else max(1, rounded(length))
         body = self.body.build(clock, own, 1.0)
         with located(self):
             return Part(body, self.start, self.stop, self.over)
