@@ -166,6 +166,11 @@ class TestChanges:
         with pytest.raises(InputError, match="nothing is left of the schedule's 100 updates"):
             parse("cosine 100").branch(150, "linear")
 
+    def test_a_schedule_takes_the_arguments_of_a_template(self):
+        assert parse("cosine 5").resolve(9, 2, 3.0, 4.0) == parse("cosine 5")
+        with pytest.raises(TypeError):
+            parse("cosine 5").resolve(totl=9)
+
 
 class TestLinter:
     @pytest.mark.parametrize(
@@ -206,6 +211,7 @@ class TestMessages:
             (lambda: s.power_scheduler(10, total=100, decay=-1), r"power_scheduler\(decay=-1\)"),
             (lambda: parse("radam 0.99 offset 5.7"), "expected a whole number after 'offset'"),
             (lambda: parse("power() 5"), "expected the exponent in brackets"),
+            (lambda: parse("polynomial(k=2) 5"), "expected the exponent in brackets"),
             (lambda: parse("decay 0.5 to 2"), "a floor must lie on the way, below the start"),
             (lambda: parse("repeat 1000000 (cosine 10) stretch 1.01"), "cycles of different length"),
             (lambda: parse("cosine").resolve(total="1e300"), "total must be"),

@@ -23,9 +23,10 @@ class TestJax:
 
         schedule, steps = parse(text), np.arange(120)
         traced = jax.jit(schedule)(jax.numpy.asarray(steps))
-        assert np.asarray(traced) == pytest.approx(schedule(steps), rel=2e-4, abs=1e-6)
+        close = 2e-4 if "radam" in text else 3e-5  # RAdam's formula subtracts what is nearly equal
+        assert np.asarray(traced) == pytest.approx(schedule(steps), rel=close, abs=1e-6)
         one = jax.jit(schedule)(jax.numpy.asarray(7))
-        assert float(one) == pytest.approx(schedule(7), rel=2e-4, abs=1e-6)
+        assert float(one) == pytest.approx(schedule(7), rel=close, abs=1e-6)
 
 
 WARM = {"num_warmup_steps": 5}

@@ -133,19 +133,30 @@ class Schedule(ABC):
         part: Schedule = _room().parts.Part(self, start, stop)
         return part
 
-    def branch(self, step: int, tail: Any, **clock: Any) -> Schedule:
+    def branch(
+        self,
+        step: int,
+        tail: Any,
+        *,
+        steps_per_epoch: int | None = None,
+        tokens_per_step: float | None = None,
+        samples_per_step: float | None = None,
+    ) -> Schedule:
         """Leave this schedule at `step` and go on along `tail`. Every value before `step` stays the same to the bit.
 
         Args:
             step: The first update of the tail, at least 1.
             tail: A text, which starts at the value that this schedule has at `step` (``"linear 1000"``, a cool-down), or a
                 Schedule; one that starts elsewhere is scaled so that the join is continuous.
-            **clock: ``steps_per_epoch=``, ``tokens_per_step=``, ``samples_per_step=``, where the tail's units need them.
+            steps_per_epoch: Optimizer updates of one epoch, where the tail counts in ``ep``.
+            tokens_per_step: Tokens of one update, where it counts in ``tok``.
+            samples_per_step: Samples of one update, where it counts in ``samples``.
 
         Raises:
             InputError: If the step is below 1, or no factor makes the join continuous.
         """
-        branched: Schedule = _room().change.branch(self, step, tail, **clock)
+        units = (steps_per_epoch, tokens_per_step, samples_per_step)
+        branched: Schedule = _room().change.branch(self, step, tail, units)
         return branched
 
     def extend(self, step: int, total: int) -> Schedule:
@@ -164,7 +175,13 @@ class Schedule(ABC):
         extended: Schedule = _room().change.extend(self, step, total)
         return extended
 
-    def resolve(self, **clock: Any) -> Schedule:  # noqa: ARG002  (a Template's shape)
+    def resolve(
+        self,
+        total: int | str | None = None,  # noqa: ARG002  (the arguments of Template.resolve)
+        steps_per_epoch: int | None = None,  # noqa: ARG002
+        tokens_per_step: float | None = None,  # noqa: ARG002
+        samples_per_step: float | None = None,  # noqa: ARG002
+    ) -> Schedule:
         """Itself: its durations are steps already. So what `parse` gives can be resolved, whatever it is."""
         return self
 

@@ -18,6 +18,7 @@ from lrkit.schedules.template import Template
 from lrkit.schedules.text import template_of
 
 _UPDATES = "a whole number of updates"
+_Units = tuple[int | None, float | None, float | None]  # updates of an epoch, tokens and samples of an update
 
 
 def part_of(schedule: Schedule, part: slice) -> Schedule:
@@ -38,12 +39,12 @@ def part_of(schedule: Schedule, part: slice) -> Schedule:
     return schedule if start == 0 and stop == schedule.steps else schedule.cut(start, stop)
 
 
-def branch(schedule: Schedule, step: int, tail: str | Schedule | Template, **clock: Any) -> Schedule:
+def branch(schedule: Schedule, step: int, tail: str | Schedule | Template, units: _Units) -> Schedule:
     """`schedule.branch(step, tail)`; see there."""
     step = whole("branch", "step", step, 1, what=_UPDATES)
     factors = schedule.schedule if isinstance(schedule, Rates) else schedule
     level = factors(step)
-    built = _built(template_of(tail) if isinstance(tail, str) else tail, schedule, step, level, clock)
+    built = _built(template_of(tail) if isinstance(tail, str) else tail, schedule, step, level, units)
     built = _without_base(schedule, built)
     if not isinstance(tail, Schedule) and abs(built.start_value - level) > 1e-12 * max(level, built.start_value):
         came = f"comes from {number_text(built.start_value)}, the schedule is at {number_text(level)}: the rate would jump"
@@ -52,7 +53,7 @@ def branch(schedule: Schedule, step: int, tail: str | Schedule | Template, **clo
     return Rates(joined, schedule.base, schedule.origin) if isinstance(schedule, Rates) else joined
 
 
-def _built(tail: Any, schedule: Schedule, step: int, level: float, clock: dict[str, Any]) -> Schedule:
+def _built(tail: Any, schedule: Schedule, step: int, level: float, units: _Units) -> Schedule:
     """The tail as a schedule: a template starts at the level, and may take what is left of the run."""
     if isinstance(tail, Schedule):
         return tail
@@ -63,7 +64,7 @@ def _built(tail: Any, schedule: Schedule, step: int, level: float, clock: dict[s
         raise InputError(
             f"branch(step={step}): nothing is left of the schedule's {total} updates. Give {str(tail)!r} a duration."
         )
-    return tail.build(Clock(total, **clock), level, done=step)
+    return tail.build(Clock(total, *units), level, done=step)
 
 
 def _without_base(schedule: Schedule, tail: Schedule) -> Schedule:

@@ -70,9 +70,9 @@ class Tokens:
         shown = self.text[start : at + 40].replace("\n", " ")
         return InputError(f"parse: {what}, at character {at + 1}.\n    {shown}\n    {' ' * (at - start)}^")
 
-    def peek(self, text: str | None = None, kind: str | None = None, ahead: int = 0) -> Token | None:
-        """The next token, or one behind it, if there is one of that text or kind."""
-        token = self.tokens[self.i + ahead] if self.i + ahead < len(self.tokens) else None
+    def peek(self, text: str | None = None, kind: str | None = None) -> Token | None:
+        """The next token, if there is one of that text or kind."""
+        token = self.tokens[self.i] if self.i < len(self.tokens) else None
         wrong = token is None or (text is not None and token.text != text) or (kind is not None and token.kind != kind)
         return None if wrong else token
 

@@ -107,10 +107,9 @@ def _transformers(fn: Any, base: float) -> Schedule | None:
 
 def _one_cycle(scheduler: Any, group: int, base: float, quantity: str) -> Schedule:
     held, phases = scheduler.optimizer.param_groups[group], scheduler._schedule_phases
-    beta = getattr(scheduler, "use_beta1", False)
     momentum = {name: held[name] for name in ("base_momentum", "max_momentum") if name in held}
     if quantity == "momentum" and not momentum:
-        raise InputError(f"from_torch(quantity='momentum'): this OneCycleLR does not drive {'betas' if beta else 'momentum'}.")
+        raise InputError("from_torch(quantity='momentum'): this OneCycleLR does not drive momentum.")
     return theirs.OneCycleLR(
         base_lr=base,
         max_lr=held["max_lr"],

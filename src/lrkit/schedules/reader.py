@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import Any
 
 import lrkit.schedules.easing as shapes
 from lrkit.errors import LARGEST, InputError
 from lrkit.schedules.base import Schedule
-from lrkit.schedules.clock import UNITS, Clock, Duration
+from lrkit.schedules.clock import UNITS, Clock, Duration, rounded
 from lrkit.schedules.compose import Between, Rates
 from lrkit.schedules.easing import number_text
 from lrkit.schedules.lexer import Token, Tokens
@@ -109,7 +109,7 @@ class Reader:
             if needed_after is not None:
                 raise self.tokens.error(at, f"expected a duration after {needed_after!r}, {self.tokens.got()}")
             return None
-        unit = next((unit for unit in UNITS if unit and self.tokens.take(unit)), "")
+        unit = self.unit()
         after = self.tokens.peek(kind="word")
         if after and not unit and after.at == token.at + len(token.text):
             raise self.tokens.error(after.at, f"{after.text!r} is no unit; {_DURATIONS}")
@@ -118,6 +118,10 @@ class Reader:
         if amount == 0 or amount > LARGEST * (1e9 if unit else 1) or not whole:
             raise self.tokens.error(at, f"a duration must be at least 1 step and whole in steps, got {token.text[:20]}{unit}")
         return Duration(amount, unit)
+
+    def unit(self) -> str:
+        """ "%" | "ep" | "tok" | "samples", or nothing: steps"""
+        return next((unit for unit in UNITS if unit and self.tokens.take(unit)), "")
 
     def stage(self) -> Node:
         """One stage."""
@@ -225,7 +229,7 @@ class Reader:
         places: list[tuple[Duration, float]] = []
         while self.tokens.peek(kind="number"):
             amount = self.tokens.number("points")
-            unit = next((unit for unit in UNITS if unit and self.tokens.take(unit)), "")
+            unit = self.unit()
             self.tokens.expect(":", " between a step and its value")
             places.append((Duration(amount, unit), self.tokens.number(":")))
         if not places:
@@ -233,7 +237,7 @@ class Reader:
 
         def make(clock: Clock, _steps: int, _level: float) -> Schedule:
             at = [place.exact(clock) for place, _ in places]
-            whole = [x if place.unit == "" else float(int(x + 0.5)) for x, (place, _) in zip(at, places, strict=True)]
+            whole = [x if place.unit == "" else float(rounded(x)) for x, (place, _) in zip(at, places, strict=True)]
             return Points(tuple(zip(whole, (value for _, value in places), strict=True)), shape)
 
         head = "points" if shape == shapes.linear else f"points({shape})"
@@ -291,13 +295,13 @@ class Reader:
         kind = shapes.SHAPES.get(word.text)
         names = [f.name for f in fields(kind)] if kind is not None else []  # type: ignore[arg-type]
         at = self.tokens.place()
-        bare = not self.tokens.peek("(") or (self.tokens.peek("(") and self.tokens.peek(")", ahead=1))
-        if bare and word.text in ("power", "polynomial", "relax"):
-            raise self.tokens.error(at, f"expected the exponent in brackets, e.g. '{word.text}(0.5) 1000'")
-        if not self.tokens.peek("(") or not names:
-            return shapes.EASINGS[word.text] if word.text in shapes.EASINGS else self._checked(at, kind or shapes.Linear)
-        self.tokens.take("(")
+        needed = [f.name for f in fields(kind) if f.default is MISSING] if kind is not None else []  # type: ignore[arg-type]
         given: dict[str, float] = {}
+        if not names:
+            return shapes.EASINGS[word.text]
+        if not self.tokens.take("("):
+            self._complete(word, at, needed)
+            return kind()  # type: ignore[misc]
         while not self.tokens.take(")"):
             name = self.tokens.take(kind="word")
             if name is not None:
@@ -308,13 +312,19 @@ class Reader:
             given[key] = self.tokens.signed(word.text)
             if not self.tokens.peek(")"):
                 self.tokens.expect(",")
+        self._complete(word, at, [name for name in needed if name not in given])
         return self._checked(at, lambda: kind(**given))  # type: ignore[misc,no-any-return]
+
+    def _complete(self, word: Token, at: int, missing: list[str]) -> None:
+        """Refuse an easing that lacks a parameter."""
+        if missing:
+            raise self.tokens.error(at, f"expected the exponent in brackets, e.g. '{word.text}(0.5) 1000'")
 
     def _checked(self, at: int, make: Callable[[], Any]) -> Any:
         """What `make` makes; what it refuses is pointed at."""
         try:
             return make()
-        except (InputError, TypeError) as error:
+        except InputError as error:
             raise self.tokens.error(at, str(error).rstrip(".")) from None
 
 

@@ -82,7 +82,7 @@ def untuned_warmup(beta2: float = 0.999, easing: str = "linear") -> Schedule:
 
 
 def radam_warmup(beta2: float = 0.999, offset: int = 5) -> Tail:
-    """RAdam's rectification as a warm-up for Adam, for ever (arXiv:1908.03265, eq. 5); see `Rectified`.
+    """RAdam's rectification as a warm-up for Adam, for ever (arXiv:1908.03265, Algorithm 2); see `Rectified`.
 
     Args:
         beta2: Adam's β₂, above 0.6 and below 1.

@@ -110,7 +110,7 @@ class Hyperbolic:
 
 @dataclass(frozen=True)
 class Rectified:
-    """RAdam's warm-up (arXiv:1908.03265, eq. 5): √((ρₙ−4)(ρₙ−2)ρ∞ / ((ρ∞−4)(ρ∞−2)ρₙ)), n = t + offset.
+    """RAdam's warm-up (arXiv:1908.03265, Algorithm 2): √((ρₙ−4)(ρₙ−2)ρ∞ / ((ρ∞−4)(ρ∞−2)ρₙ)), n = t + offset.
 
     ρ∞ = 2/(1−β₂) − 1,  ρₙ = ρ∞ − 2nβ₂ⁿ/(1−β₂ⁿ)
 
