@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING
 from lrkit.errors import LrkitError, MissingExtra
 
 if TYPE_CHECKING:
+    from lrkit import integrations as integrations
     from lrkit import schedules as schedules
+    from lrkit.binding import controllers as controllers
+    from lrkit.binding import groups as groups
     from lrkit.binding.attach import attach as attach
     from lrkit.doctor.diagnosis import Diagnosis as Diagnosis
     from lrkit.doctor.diagnosis import diagnose as diagnose
@@ -45,6 +48,9 @@ _HOMES = {
     "lint": ("lrkit.schedules.linter", "lint"),
     "diff": ("lrkit.schedules.compare", "diff"),
     "attach": ("lrkit.binding.attach", "attach"),
+    "groups": ("lrkit.binding.groups", ""),
+    "controllers": ("lrkit.binding.controllers", ""),
+    "integrations": ("lrkit.integrations", ""),
     "find": ("lrkit.finder.search", "find"),
     "range_test": ("lrkit.finder.ramp", "range_test"),
     "Suggestion": ("lrkit.finder.suggestion", "Suggestion"),
@@ -70,11 +76,14 @@ __all__ = [
     "Task",
     "Template",
     "attach",
+    "controllers",
     "custom",
     "diagnose",
     "diff",
     "find",
     "from_json",
+    "groups",
+    "integrations",
     "lint",
     "parse",
     "range_test",

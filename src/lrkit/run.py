@@ -209,6 +209,7 @@ class Run(Mapping[str, Array]):
                     raise FileError(f"{call}: written by a newer lrkit (format {entry['lrkit_run']}). Upgrade lrkit to read it.")
                 if isinstance(entry.get("meta"), dict):
                     meta.update(entry["meta"])
+                    rows = {step: row for step, row in rows.items() if step < _went_back(entry["meta"])}
                     columns += [str(name) for name in entry.get("columns", ())]
                 else:
                     row = {name: float(value) for name, value in entry.items()}
@@ -253,6 +254,12 @@ class Run(Mapping[str, Array]):
 
         shown = "loss" in self and bool(np.isfinite(self["loss"]).any())
         return to_svg(figure_of(self.plot()), repr(self)) if shown else escape(repr(self))
+
+
+def _went_back(meta: Mapping[str, Any]) -> float:
+    """The step to which a controller took the run back, by this line of meta; infinity where by none."""
+    events = meta.get("events")
+    return float(events[-1].get("back_to", math.inf)) if events else math.inf
 
 
 def _plain(values: Any) -> Any:

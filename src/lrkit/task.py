@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lrkit.binding.attach import attach, attached
+from lrkit.binding.attach import attach
+from lrkit.binding.driver import driver_of
 from lrkit.binding.record import set_lr, skipped
 from lrkit.errors import InputError, whole
 from lrkit.gauges.watch import Watch, watch
@@ -120,7 +121,7 @@ def train(
         model, optimizer, batches = make(task)
         if lr is not None:
             set_lr(optimizer, lr)
-        if attached(optimizer) is not None:
+        if driver_of(optimizer) is not None:
             raise InputError("train: the task's optimizer comes with schedules attached. Pass the schedule to train instead.")
         driven = resolved(as_schedule(schedule), task.steps, length_of(batches) or None)
         attach(optimizer, lr=driven)

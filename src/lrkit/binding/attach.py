@@ -2,33 +2,35 @@
 
 The position lives in the groups themselves (see `record`), so loading the optimizer's checkpoint is all that resuming takes, in
 either order of attach and load; only for distributed checkpoints attach first. Values are written absolutely, base × factor,
-before and after each update, through torch's official hooks. Nothing is patched.
+before and after each update, through torch's official hooks (see `driver`). Nothing is patched.
 
 Knows schedules and torch's optimizers. Knows no loop, no epoch: a step is an update that really happened.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from numbers import Real
+import gc
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lrkit.binding import record
+from lrkit.binding.controllers.base import Controller
+from lrkit.binding.drive import Drive
+from lrkit.binding.driver import Driver, driver_of
+from lrkit.binding.processes import agreed
+from lrkit.binding.resume import OnMismatch, check_mode
+from lrkit.binding.slots import slot
 from lrkit.errors import InputError, StateError, real, whole
 from lrkit.schedules.base import Schedule
+from lrkit.schedules.parts import Hold
 from lrkit.schedules.template import Template, resolved
 from lrkit.schedules.text import as_schedule
 
 Spec = str | Schedule | Template
-_FOREIGN = (
-    "attach(optimizer): a torch scheduler has been made on it (its groups hold 'initial_lr'), and two cannot drive one rate. "
-    "Remove that scheduler and build the optimizer anew."
-)
-Groups = list[dict[str, Any]]
 
 
 def attach(
@@ -39,9 +41,14 @@ def attach(
     tokens_per_step: float | None = None,
     samples_per_step: float | None = None,
     step: int | None = None,
+    on_mismatch: OnMismatch = "refuse",
+    controllers: Controller | Sequence[Controller] = (),
     **keys: Spec | Mapping[str, Spec],
 ) -> Attachment:
     """Let schedules drive an optimizer: ``value = base × schedule(step)``, base being the group's value now.
+
+    Several attachments may drive one optimizer, each its own keys; they share the step. Groups that are added later join at the
+    next update with their own base.
 
     Args:
         optimizer: Any torch optimizer.
@@ -52,16 +59,21 @@ def attach(
         samples_per_step: Samples of one update, over all processes; what ``samples`` needs.
         step: Updates done already, where the optimizer has taken some without a schedule; usually left out, because a resumed
             optimizer carries its own count.
-        **keys: ``lr=``, ``weight_decay=``, ``momentum=`` or any other numeric key: a text, a Schedule or a Template, or a
-            mapping from a group's ``name`` to one (groups that it leaves out keep their value).
+        on_mismatch: What happens where a resumed optimizer's record is of other schedules: ``"refuse"``, ``"keep"`` (the
+            recorded ones go on), ``"replace"`` (the new ones take over at the recorded step, on the recorded bases).
+        controllers: What scales the rate by what `Attachment.report` hears: `Plateau`, `Greedy`, `DivergenceGuard`.
+        **keys: ``lr=``, ``weight_decay=``, ``momentum=``, ``**{"betas[0]": …}`` or any other numeric key: a text, a Schedule or
+            a Template, or a mapping from a group's ``name`` to one (it drives ``name/…`` too; groups that it leaves out keep
+            their value). A group whose rate begins with a hold at 0 sleeps until then, and costs nothing.
 
     Returns:
-        The attachment: `.step`, `.values()`, `.rebase()`, `.detach()`.
+        The attachment: `.step`, `.values()`, `.rebase()`, `.replace()`, `.report()`, `.detach()`.
 
     Raises:
-        InputError: If a key or a group's name does not exist, a schedule cannot be resolved, or every base value is 0.
-        StateError: If something is attached already, another scheduler drives the optimizer, the record on resume is of
-            another schedule, or updates were taken without a record and `step` is not given.
+        InputError: If a key or a group's name does not exist, a schedule cannot be resolved or is shorter than the updates done,
+            or a base value is 0.
+        StateError: If a key is driven already, another scheduler drives the optimizer, the record on resume is of another
+            schedule, or updates were taken without a record and `step` is not given.
 
     Examples:
         >>> import torch
@@ -71,292 +83,252 @@ def attach(
         >>> optimizer.param_groups[0]["lr"]
         0.025
     """
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        inner = (
-            "Attach to its .optimizer." if hasattr(optimizer, "optimizer") else "Attach to the optimizer that takes the steps."
-        )
-        raise InputError(f"attach({type(optimizer).__name__}): this is no torch optimizer. {inner}")
-    if hasattr(optimizer, "optimizer") and isinstance(optimizer.optimizer, torch.optim.Optimizer):
-        raise InputError(
-            f"attach({type(optimizer).__name__}): this wraps another optimizer, whose updates it hides. Attach to its .optimizer."
-        )
+    _check_optimizer(optimizer)
     if not keys:
         raise InputError("attach(optimizer): nothing to drive. Say which key, e.g. lr='warmup 5% > cosine', total=2000.")
-    if attached(optimizer) is not None:
-        raise StateError("attach(optimizer): schedules are attached already. Call .detach() on that attachment first.")
     clock = {
         "total": total, "steps_per_epoch": steps_per_epoch,
         "tokens_per_step": tokens_per_step, "samples_per_step": samples_per_step,
     }  # fmt: skip
-    schedules = {key: _by_group(key, spec, clock) for key, spec in keys.items()}
-    return Attachment(optimizer, schedules, None if step is None else whole("attach", "step", step, least=0))
+    drives = {key: Drive(slot(key), _by_group("attach", key, spec, clock)) for key, spec in keys.items()}
+    mode, listening = check_mode(on_mismatch), _checked(controllers, drives)
+    step = None if step is None else whole("attach", "step", step, least=0)
+    driver = driver_of(optimizer) or Driver(optimizer)
+    driver.take(drives, listening, step, mode)
+    attachment = Attachment(driver, drives, [str(one.name) for one in listening], clock)
+    driver.attachments.append(attachment)
+    return attachment
 
 
-def attached(optimizer: torch.optim.Optimizer) -> Attachment | None:
-    """What is attached to this optimizer, if anything."""
-    return next((owner for owner in record.owners(optimizer) if isinstance(owner, Attachment)), None)
+def attached(optimizer: torch.optim.Optimizer) -> list[Attachment]:
+    """What is attached to this optimizer, in order."""
+    driver = driver_of(optimizer)
+    return [] if driver is None else list(driver.attachments)
 
 
-def _by_group(key: str, spec: Spec | Mapping[str, Spec], clock: dict[str, Any]) -> dict[str | None, Schedule]:
+def _check_optimizer(optimizer: object) -> None:
+    """Refuse what takes no steps of its own, and name what does."""
+    kind = type(optimizer).__name__
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        inner = (
+            "Attach to its .optimizer." if hasattr(optimizer, "optimizer") else "Attach to the optimizer that takes the steps."
+        )
+        raise InputError(f"attach({kind}): this is no torch optimizer. {inner}")
+    if kind != "ZeroRedundancyOptimizer":  # its own groups are the ones that count
+        for name, value in vars(optimizer).items():
+            if isinstance(value, torch.optim.Optimizer):
+                raise InputError(f"attach({kind}): this wraps another optimizer, whose updates it hides. Attach to its .{name}.")
+    if "torch.distributed.optim.zero_redundancy_optimizer" in sys.modules and any(
+        isinstance(one, dict) and one.get("optim") is optimizer and "_zero_stage" not in one and "_optim_constructor" in one
+        for one in gc.get_referrers(optimizer)
+    ):
+        raise InputError(f"attach({kind}): this is the inner part of a ZeroRedundancyOptimizer. Attach to that one.")
+    if not optimizer.param_groups:
+        raise InputError(f"attach({kind}): it has no param groups, so there is nothing to drive. Give it parameters first.")
+
+
+def _checked(controllers: Controller | Sequence[Controller], drives: Mapping[str, Drive]) -> list[Controller]:
+    """The controllers as a list; refused where one is none, or scales what this call does not drive."""
+    listed = [controllers] if isinstance(controllers, Controller) else list(controllers)
+    for one in listed:
+        if not isinstance(one, Controller):
+            raise InputError(f"attach(controllers=…): {one!r} is no controller. Pass Plateau(), for example.")
+        if one.key not in drives:
+            raise InputError(
+                f"attach(controllers=…): {one.name} scales {one.key!r}, which is not driven here. Say {one.key}='constant'."
+            )
+    return listed
+
+
+def _by_group(call: str, key: str, spec: Spec | Mapping[str, Spec], clock: dict[str, Any]) -> dict[str | None, Schedule]:
     """Group's name → schedule; None stands for every group."""
     if isinstance(spec, Mapping) and not spec:
-        raise InputError(f"attach({key}={{}}): the mapping is empty. Map a group's name to a schedule.")
+        raise InputError(f"{call}({key}={{}}): the mapping is empty. Map a group's name to a schedule.")
     given: dict[str | None, Spec] = {None: spec} if not isinstance(spec, Mapping) else dict(spec.items())
     try:
         schedules = {name: resolved(as_schedule(one), **clock) for name, one in given.items()}
     except InputError as error:
-        raise InputError(f"attach({key}=…): {error}") from error
+        raise InputError(f"{call}({key}=…): {error}") from error
     for schedule in schedules.values():
         if schedule.bounds[0] < 0:  # other libraries' absolute values can be
-            raise InputError(f"attach({key}=…): {schedule} falls below 0, and a negative {key} climbs the loss. Raise its end.")
+            raise InputError(f"{call}({key}=…): {schedule} falls below 0, and a negative {key} climbs the loss. Raise its end.")
     return schedules
 
 
-class Attachment(record.Pausable):
-    """Schedules that drive an optimizer. Made by `attach`; the state is in the optimizer's groups, not here.
+class Attachment:
+    """Schedules that drive some keys of an optimizer. Made by `attach`; the state is in the optimizer's groups, not here.
 
     Attributes:
-        schedules: key → {group's name, or None for all: Schedule}.
+        optimizer: What is driven.
+        events: What its controllers did: dicts of ``step``, ``by`` and ``what``.
     """
 
-    def __init__(
-        self, optimizer: torch.optim.Optimizer, schedules: dict[str, dict[str | None, Schedule]], step: int | None
-    ) -> None:
-        self.schedules = schedules
-        self._optimizer = optimizer
-        self._armed = False
-        self._written: list[Any] = []
-        groups: Groups = optimizer.param_groups
-        self._check_keys(groups)
-        self._check_history(groups, step)
-        for key in schedules:
-            record.unshare(optimizer, key)
-        if step is not None:
-            for group in groups:
-                group.pop(record.STEP, None)
-        self._adopt(groups, step if step is not None else record.read_step(groups[0]) or 0)
-        self._write(groups)
-        self._handles = [
-            optimizer.register_step_pre_hook(record.owned(self, self._before)),
-            optimizer.register_step_post_hook(record.owned(self, self._after)),
-            optimizer.register_load_state_dict_pre_hook(self._before_load),
-            optimizer.register_load_state_dict_post_hook(self._after_load),
-        ]
+    def __init__(self, driver: Driver, keys: Iterable[str], controllers: Iterable[str], clock: dict[str, Any]) -> None:
+        self.optimizer = driver.optimizer
+        self.events: list[dict[str, Any]] = []
+        self._driver, self._clock = driver, clock
+        self._keys, self._controllers = list(keys), list(controllers)
+        self._attached = True
 
     # -- asking ---------------------------------------------------------------------------------------------------------
 
     @property
     def step(self) -> int:
         """Updates done; the next update is number `step`."""
-        return record.read_step(self._optimizer.param_groups[0]) or 0
+        return self._driver.step
+
+    @property
+    def schedules(self) -> dict[str, dict[str | None, Schedule]]:
+        """key → {group's name, or None for all: Schedule}."""
+        self._check_attached("schedules")
+        return {key: dict(self._driver.drives.by_key[key].by_name) for key in self._keys}
 
     def values(self, step: int | None = None) -> list[dict[str, float]]:
-        """What each group's driven keys are at a step, one dict a group.
+        """What each group's driven keys are at a step, one dict a group; controllers as they stand now.
 
         Args:
             step: The update asked about; None is the next one.
         """
         self._check_attached("values")
-        self._take_late(self._optimizer.param_groups)
-        at = self.step if step is None else step
-        return [self._targets(group, at) for group in self._optimizer.param_groups]
+        return [{key: v for key, v in one.items() if key in self._keys} for one in self._driver.values(step)]
 
     def schedule_of(self, key: str, group: Mapping[str, Any]) -> Schedule | None:
         """The schedule that drives this key of this group, if one does."""
-        by_name = self.schedules.get(key, {})
-        return by_name.get(None) or by_name.get(group.get("name"))
+        return self._driver.drives.schedule_of(key, group) if key in self._keys else None
 
     def __repr__(self) -> str:
+        if not self._attached:
+            return "Attachment(detached)"
         texts = (f"{key}={_text(by_name)}" for key, by_name in self.schedules.items())
-        return f"Attachment(step {self.step}; {', '.join(texts)})"
+        return f"Attachment(step {self.step}; {', '.join((*texts, *self._controllers))})"
 
     # -- changing -------------------------------------------------------------------------------------------------------
 
-    def rebase(self, **bases: float | list[float]) -> None:
+    def rebase(self, **bases: float | Sequence[float] | Mapping[str, float]) -> None:
         """Change base values in mid-run; the position stays.
 
         Args:
-            **bases: key → the new base of every group, or one a group.
+            **bases: key → the new base of every group, one a group, or a mapping from groups' names.
 
         Raises:
-            InputError: If a key is not driven, or the number of bases differs from the number of groups.
+            InputError: If a key is not driven, a group does not exist, the number of bases differs from the number of groups, or
+                all are 0.
         """
         self._check_attached("rebase")
-        groups: Groups = self._optimizer.param_groups
-        self._take_late(groups)
-        checked: dict[str, list[float]] = {}
-        for key, base in bases.items():
-            if key not in self.schedules:
-                driven = ", ".join(self.schedules)
-                raise InputError(f"rebase({key}=…): {key!r} is not driven here; driven are {driven}.")
+        self._driver.sync()  # late groups, too, have bases
+        groups = self.optimizer.param_groups
+        self._driver.rebase({key: self._checked_bases(key, base, groups) for key, base in bases.items()})
+
+    def _checked_bases(
+        self, key: str, base: float | Sequence[float] | Mapping[str, float], groups: list[dict[str, Any]]
+    ) -> list[float | None]:
+        """One base a group; None where it stays."""
+        self._check_driven("rebase", key)
+        drive = self._driver.drives.by_key[key]
+        if isinstance(base, Mapping):
+            Drive(drive.slot, dict.fromkeys(base, Hold())).check_names(groups, f"rebase({key}=…)")
+            under = Drive(drive.slot, dict.fromkeys(base, Hold()))
+            each: list[Any] = [base.get(str(under.name_of(group))) for group in groups]
+        else:
             each = list(base) if isinstance(base, list | tuple) else [base] * len(groups)
-            if len(each) != len(groups):
-                raise InputError(f"rebase({key}=…): got {len(each)} bases for {len(groups)} groups. Give one a group.")
-            checked[key] = [real("rebase", key, value, least=0.0) for value in each]
-        for key, values in checked.items():
-            for group, value in zip(groups, values, strict=True):
-                if record.BASE + key in group:
-                    group[record.BASE + key] = value
-        self._write(groups)
+        if len(each) != len(groups):
+            raise InputError(f"rebase({key}=…): got {len(each)} bases for {len(groups)} groups. Give one a group.")
+        values = [None if one is None and isinstance(base, Mapping) else real("rebase", key, one, least=0.0) for one in each]
+        if all(value == 0 for value in values):
+            raise InputError(f"rebase({key}=…): every base would be 0, and 0 × a factor stays 0. Give one above 0.")
+        return values
+
+    def replace(
+        self,
+        *,
+        total: int | str | None = None,
+        steps_per_epoch: int | None = None,
+        tokens_per_step: float | None = None,
+        samples_per_step: float | None = None,
+        **keys: Spec | Mapping[str, Spec],
+    ) -> None:
+        """Let other schedules take over in mid-run; position and base values stay.
+
+        Args:
+            total: As for `attach`; what is left out is as it was there.
+            steps_per_epoch: As for `attach`.
+            tokens_per_step: As for `attach`.
+            samples_per_step: As for `attach`.
+            **keys: key → the new schedule, or a mapping from groups' names.
+
+        Raises:
+            InputError: If a key is not driven, a group does not exist, or a schedule is shorter than the updates done.
+        """
+        self._check_attached("replace")
+        given = {
+            "total": total, "steps_per_epoch": steps_per_epoch,
+            "tokens_per_step": tokens_per_step, "samples_per_step": samples_per_step,
+        }  # fmt: skip
+        clock = self._clock | {unit: value for unit, value in given.items() if value is not None}
+        drives = {}
+        for key, spec in keys.items():
+            self._check_driven("replace", key)
+            drives[key] = Drive(slot(key), _by_group("replace", key, spec, clock))
+            drives[key].check_names(self.optimizer.param_groups, f"replace({key}=…)")
+            drives[key].check_bases(self.optimizer.param_groups)
+            drives[key].check_length(self.step, "replace")
+        self._driver.change(drives)
+        self._clock = clock
 
     def detach(self) -> None:
-        """Let go: the hooks and the record are removed, every driven key goes back to its base value."""
+        """Let go: every driven key goes back to its base value; hooks and record are removed with the last attachment."""
         self._check_attached("detach")
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
-        for group in self._optimizer.param_groups:
-            for key in self.schedules:
-                if record.BASE + key in group:
-                    record.write(group, key, group.pop(record.BASE + key))
-            group.pop(record.STEP, None)
-            group.pop(record.SPEC, None)
+        self._driver.release(self._keys, self._controllers)
+        self._driver.attachments.remove(self)
+        self._attached = False
+
+    def report(self, **metrics: float | Tensor) -> bool:
+        """Say what was measured; controllers that listen for it change the scale of what they drive.
+
+        Where several processes train together, the mean over them counts, and every process must report.
+
+        Args:
+            **metrics: ``loss=…``, or whatever name a controller listens for: numbers, or tensors of one number; NaN and
+                infinity are reported as they are.
+
+        Returns:
+            Whether the run went back to a snapshot: what belongs to the batch at hand is then void, skip its update.
+
+        Raises:
+            InputError: If no controller listens for any of them, or one is no number.
+            StateError: From a DivergenceGuard that has gone back too often.
+        """
+        self._check_attached("report")
+        wanted = {self._driver.drives.controllers[name].metric for name in self._controllers}
+        if not wanted:
+            raise InputError("report: no controller listens. Say attach(…, controllers=[Plateau()]).")
+        heard = sorted(wanted & metrics.keys())
+        if not heard:
+            raise InputError(f"report({', '.join(metrics)}): controllers listen for {', '.join(sorted(wanted))}. Report that.")
+        numbers = agreed([_measured(name, metrics[name]) for name in heard])
+        events = self._driver.hear(self._controllers, dict(zip(heard, numbers, strict=True)))
+        self.events += events
+        return any("back_to" in event for event in events)
+
+    def paused(self) -> AbstractContextManager[None]:
+        """Inside, nothing is counted or written: someone else drives."""
+        return self._driver.paused()
 
     def _check_attached(self, call: str) -> None:
-        if not self._handles:
+        if not self._attached:
             raise StateError(f"{call}: this attachment has been detached. Attach again.")
 
-    # -- the hooks ------------------------------------------------------------------------------------------------------
+    def _check_driven(self, call: str, key: str) -> None:
+        if key not in self._keys:
+            raise InputError(f"{call}({key}=…): {key!r} is not driven here; driven are {', '.join(self._keys)}.")
 
-    def _before(self, optimizer: torch.optim.Optimizer, _args: object, _kwargs: object) -> None:
-        """Adopt late groups, write the rates, arm."""
-        self._armed = False  # an update that raised in its closure left it set
-        groups: Groups = optimizer.param_groups
-        if self._paused or self._dry(groups):
-            return
-        if "lr" in self.schedules and any("initial_lr" in group for group in groups):
-            raise StateError(_FOREIGN)
-        self._take_late(groups)
-        self._write(groups)
-        self._armed = True
 
-    def _after(self, optimizer: torch.optim.Optimizer, _args: object, _kwargs: object) -> None:
-        """Count the update if it happened, and write the rates of the next one."""
-        if not self._armed:
-            return  # a subclass's step() that calls super().step() comes here twice
-        self._armed = False
-        if record.skipped(optimizer):
-            return
-        groups: Groups = optimizer.param_groups
-        done = record.step_tensor(self.step + 1)
-        for group in groups:
-            group[record.STEP] = done
-        self._write(groups)
-
-    def _before_load(self, _optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> None:
-        """Refuse a checkpoint that would lose the place: afterwards would be too late."""
-        if "param_groups" in state_dict:  # without, torch's own loading says what is missing
-            self._check_record(state_dict["param_groups"], record.has_updates(state_dict.get("state", {})), "load_state_dict")
-
-    def _after_load(self, optimizer: torch.optim.Optimizer) -> None:
-        """Bring the loaded record into its form, complete it, and write the rates."""
-        groups: Groups = optimizer.param_groups
-        for key in self.schedules:
-            record.unshare(optimizer, key)
-        step = record.read_step(groups[0]) or 0
-        done = record.step_tensor(step)
-        for group in groups:
-            if record.STEP in group:
-                group[record.STEP] = done  # a host may have moved it to a device, or made it an int
-        self._adopt(groups, step)
-        self._write(groups)
-
-    def _dry(self, groups: Groups) -> bool:
-        """Whether this is the step with all rates at 0 by which torch's distributed checkpoints create missing state."""
-        zeros = [group["lr"] for group in groups if "lr" in group]
-        return (
-            len(zeros) == len(groups) == len(self._written)
-            and all(w is not z for w, z in zip(self._written, zeros, strict=True))
-            and all(float(z) == 0.0 for z in zeros)
-            and record.without_gradient(self._optimizer)
-        )
-
-    # -- the record -----------------------------------------------------------------------------------------------------
-
-    def _targets(self, group: Mapping[str, Any], step: int) -> dict[str, float]:
-        """key → value of this group at a step."""
-        out = {}
-        for key in self.schedules:
-            schedule = self.schedule_of(key, group)
-            if schedule is not None:
-                out[key] = schedule(step) * (1.0 if schedule.base is not None else group[record.BASE + key])
-        return out
-
-    def _write(self, groups: Groups) -> None:
-        step = self.step
-        self._written = []
-        for group in groups:
-            for key, value in self._targets(group, step).items():
-                record.write(group, key, value)
-            self._written.append(group.get("lr"))  # by its identity a dry step is told from a rate that is 0
-
-    def _take_late(self, groups: Groups) -> None:
-        """Adopt groups that were added after attaching: their present values are their bases."""
-        if any(record.STEP not in group for group in groups):
-            for key in self.schedules:
-                record.unshare(self._optimizer, key)
-            self._adopt(groups, self.step)
-
-    def _adopt(self, groups: Groups, step: int) -> None:
-        """Put a record into the groups that lack one; their present values become their bases."""
-        done = record.step_tensor(step)
-        for group in groups:
-            for key in self.schedules:
-                if self.schedule_of(key, group) is not None and record.BASE + key not in group:
-                    group[record.BASE + key] = record.number_in(group, key)
-            group.setdefault(record.STEP, done)
-            group[record.SPEC] = self._spec(group)
-
-    def _spec(self, group: Mapping[str, Any]) -> str:
-        """The text of what drives a group, by which a resumed record is recognised."""
-        driven = ((key, self.schedule_of(key, group)) for key in self.schedules)
-        return "; ".join(f"{key}: {schedule}" for key, schedule in driven if schedule is not None)
-
-    def _check_keys(self, groups: Groups) -> None:
-        names = [group.get("name") for group in groups]
-        for key, by_name in self.schedules.items():
-            for name in by_name:
-                if name is not None and name not in names:
-                    have = ", ".join(repr(n) for n in names if n is not None) or "no named group; give groups a 'name'"
-                    raise InputError(f"attach({key}=…): there is no group {name!r}; the optimizer has {have}.")
-            driven = [group for group in groups if self.schedule_of(key, group) is not None]
-            recorded = [self._number(key, i, group) for i, group in enumerate(driven)]
-            if driven and not any(recorded) and all(s.base is None for s in by_name.values()):
-                raise InputError(
-                    f"attach({key}=…): {key} is 0 in every group, and 0 × a factor stays 0. Set {key} in the optimizer first."
-                )
-
-    def _number(self, key: str, i: int, group: Mapping[str, Any]) -> float:
-        """The base on record, or the present value, of a group's key; refused where it is no finite number of at least 0."""
-        value = group.get(key)
-        numeric = [k for k, v in group.items() if isinstance(v, Real) and not isinstance(v, bool)]
-        if isinstance(value, bool) or not (isinstance(value, Real) or (isinstance(value, Tensor) and value.numel() == 1)):
-            raise InputError(f"attach({key}=…): group {i} has no number {key!r}; it has {', '.join(numeric)}.")
-        base = float(group.get(record.BASE + key, value))
-        if not math.isfinite(base) or base < 0:
-            raise InputError(f"attach({key}=…): {key} of group {i} must be finite and at least 0, got {base}. Set it first.")
-        return base
-
-    def _check_history(self, groups: Groups, step: int | None) -> None:
-        if "lr" in self.schedules and any("initial_lr" in group for group in groups):
-            raise StateError(_FOREIGN)
-        if step is None:
-            self._check_record(groups, record.has_updates(self._optimizer.state), "attach(optimizer)")
-
-    def _check_record(self, groups: Groups, updates: bool, call: str) -> None:
-        """Refuse a record of another schedule, and updates without any record."""
-        for group in groups:
-            there, here = group.get(record.SPEC), self._spec(group)
-            if there is not None and there != here:
-                raise StateError(
-                    f"{call}: the optimizer's record is of another schedule. It was {there!r}, now it is {here!r}. Attach the "
-                    "first one, or say attach(…, step=updates done) to go on with the new one."
-                )
-        if updates and groups and record.STEP not in groups[0]:
-            raise StateError(
-                f"{call}: updates were taken without lrkit's record, so the position is unknown. Load such a checkpoint before "
-                "you attach, then say attach(…, step=number of updates done)."
-            )
+def _measured(name: str, value: object) -> float:
+    try:
+        return float(value.detach() if isinstance(value, Tensor) else value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        came = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)[:60]
+        raise InputError(f"report({name}=…): must be one number, got {came}. Take its mean.") from None
 
 
 def _text(by_name: Mapping[str | None, Schedule]) -> str:

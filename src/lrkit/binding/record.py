@@ -1,28 +1,55 @@
-"""The record of an attachment: a few flat keys inside each of the optimizer's own param groups.
+"""The record of what drives an optimizer: a few flat keys inside each of the optimizer's own param groups.
 
-    lrkit_step        0-d int64 CPU tensor: updates done. Replaced, never mutated: copies of the group stay true, and a
-                      compiled step does not recompile.
-    lrkit_spec        str: the schedules' text, so that another schedule on resume can be named and refused.
-    lrkit_base_<key>  float: the value that the schedule's factor multiplies.
+    lrkit_step          0-d int64 CPU tensor: updates done. A tensor, so that a compiled step does not recompile; every state
+                        dict gets its own.
+    lrkit_spec          str: JSON of key → the schedule's text, so that another schedule on resume can be named and refused, and
+                        the recorded one be taken up.
+    lrkit_base_<key>    float: the value that the schedule's factor multiplies.
+    lrkit_state_<name>  1-d float64 CPU tensor: what a controller remembers; its scale comes first. Replaced, never mutated.
 
 Whoever checkpoints the optimizer has checkpointed the schedule. Knows torch's groups; knows no schedule.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, cast
+from __future__ import annotations
 
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy
 import torch
 from torch import Tensor
 
+from lrkit.binding.slots import slot, unshare
 from lrkit.errors import InputError, real
 
-STEP, SPEC, BASE = "lrkit_step", "lrkit_spec", "lrkit_base_"
+STEP, SPEC, BASE, STATE = "lrkit_step", "lrkit_spec", "lrkit_base_", "lrkit_state_"
+CONTROLLER = "controller "  # before the name of a controller, where the key of a schedule stands in a spec
+Groups = list[dict[str, Any]]
+
+
+class StepCell:
+    """The tensor that holds the step in every group, and the number in it.
+
+    It is counted up in place, through memory shared with NumPy: making a tensor an update costs more than all else that an
+    update needs. So whoever makes a state dict is given a tensor of its own (see `Driver`), which stays true.
+    """
+
+    def __init__(self, step: int) -> None:
+        memory = numpy.array([step], dtype=numpy.int64)
+        self.tensor = torch.from_numpy(memory).reshape(())
+        self.number = memory.data  # a memoryview: the fastest way to set one number
 
 
 def step_tensor(step: int) -> Tensor:
-    """A new record of a step."""
-    return torch.tensor(step, dtype=torch.int64, device="cpu")
+    """A record of a step that is nobody else's; on the CPU whatever the default device."""
+    return torch.from_numpy(numpy.array(step, dtype=numpy.int64))
+
+
+def state_tensor(state: Sequence[float]) -> Tensor:
+    """A new record of a controller's state."""
+    return torch.from_numpy(numpy.array(state, dtype=numpy.float64))
 
 
 def read_step(group: Mapping[str, Any]) -> int | None:
@@ -31,30 +58,30 @@ def read_step(group: Mapping[str, Any]) -> int | None:
     return None if step is None else int(step)
 
 
-def number_in(group: Mapping[str, Any], key: str) -> float:
-    """The present value of a group's key, a number or a tensor of one."""
-    return float(group[key])
+def read_spec(group: Mapping[str, Any]) -> dict[str, str]:
+    """Key → text on record; empty where there is none.
+
+    Raises:
+        InputError: If the record is not lrkit's.
+    """
+    text = group.get(SPEC)
+    if text is None:
+        return {}
+    try:
+        return {str(key): str(one) for key, one in json.loads(text).items()}
+    except (TypeError, ValueError, AttributeError):
+        raise InputError(f"attach: the optimizer's {SPEC} is {text!r}, which lrkit did not write. Delete that key.") from None
 
 
-def unshare(optimizer: torch.optim.Optimizer, key: str) -> None:
-    """Give each group its own tensor: torch lets all groups and `defaults` share the one that was passed."""
-    taken = {id(optimizer.defaults.get(key))}
-    for group in optimizer.param_groups:
-        value = group.get(key)
-        if isinstance(value, Tensor):
-            if id(value) in taken:
-                group[key] = value.detach().clone()
-            taken.add(id(group[key]))
+def write_spec(group: dict[str, Any], spec: Mapping[str, str]) -> None:
+    """Record key → text."""
+    group[SPEC] = json.dumps(spec, ensure_ascii=False)
 
 
-def write(group: dict[str, Any], key: str, value: float) -> None:
-    """Set a group's key: a tensor in place (whoever compiled a step holds it), a number anew."""
-    present = group.get(key)
-    if isinstance(present, Tensor):
-        with torch.no_grad():
-            present.fill_(value)
-    else:
-        group[key] = value
+def forget(group: dict[str, Any]) -> None:
+    """Take the whole record out of a group."""
+    for key in [key for key in group if key in (STEP, SPEC) or key.startswith((BASE, STATE))]:
+        del group[key]
 
 
 def has_updates(state: Mapping[Any, Any]) -> bool:
@@ -65,8 +92,13 @@ def has_updates(state: Mapping[Any, Any]) -> bool:
     return any(bool(entry) and float(entry.get("step", 1)) > 0 for entry in state.values())
 
 
-class Pausable:
-    """Whose hooks can be told to keep still for a while."""
+class Owner:
+    """Whose hooks an optimizer carries; it can be told to keep still for a while, and is told what happened.
+
+    A hook is a bound method, by which its owner is found. torch.compile has to leave it alone, for traced it would compile anew
+    each step: so each begins with ``if is_compiling(): return apart(self.method, optimizer)``. A wrapper around every call would
+    cost as much as counting a step does.
+    """
 
     _paused = False
 
@@ -79,18 +111,21 @@ class Pausable:
         finally:
             self._paused = before
 
-
-def owned(owner: Pausable, hook: Callable[..., None]) -> Callable[..., None]:
-    """A hook by which `owners` finds its owner, and which torch.compile leaves alone: traced, it would compile anew each step."""
-    kept: Any = torch.compiler.disable(hook)  # type: ignore[no-untyped-call]
-    kept.owner = owner
-    return cast(Callable[..., None], kept)
+    def note(self, event: Mapping[str, Any]) -> None:
+        """Take notice of something that a controller did."""
 
 
-def owners(optimizer: torch.optim.Optimizer) -> list[Pausable]:
-    """Whose hooks of ours an optimizer carries: attachments and watches."""
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def apart(hook: Callable[[Any, Any, Any], None], optimizer: torch.optim.Optimizer) -> None:
+    """Run a hook outside of what is being compiled."""
+    hook(optimizer, (), {})
+
+
+def owners(optimizer: torch.optim.Optimizer) -> list[Owner]:
+    """Whose hooks of ours an optimizer carries: drivers and watches."""
     hooks = optimizer._optimizer_step_pre_hooks.values()
-    return [hook.owner for hook in hooks if hasattr(hook, "owner")]
+    bound = (getattr(hook, "__self__", None) for hook in hooks)
+    return [owner for owner in bound if isinstance(owner, Owner)]
 
 
 def without_gradient(optimizer: torch.optim.Optimizer) -> bool:
@@ -102,7 +137,7 @@ def without_gradient(optimizer: torch.optim.Optimizer) -> bool:
 def skipped(optimizer: torch.optim.Optimizer) -> bool:
     """Whether the update was not made: under GradScaler a fused kernel skips it, and the hook fires all the same."""
     found_inf = getattr(optimizer, "found_inf", None)
-    return isinstance(found_inf, Tensor) and bool(found_inf.item())
+    return found_inf is not None and isinstance(found_inf, Tensor) and bool(found_inf.item())
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
@@ -115,7 +150,7 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
     unshare(optimizer, "lr")
     bases = rates_of(optimizer)
     for group, base in zip(optimizer.param_groups, bases, strict=True):
-        write(group, "lr", lr * (base / bases[0]))
+        slot("lr").put(group, lr * (base / bases[0]))
 
 
 def rates_of(optimizer: torch.optim.Optimizer) -> list[float]:

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from lrkit.binding.attach import attached
-from lrkit.binding.record import BASE, owners, rates_of, unshare, write
+from lrkit.binding.driver import driver_of
+from lrkit.binding.record import BASE, owners, rates_of
+from lrkit.binding.slots import slot, unshare
 from lrkit.errors import InputError
 from lrkit.schedules.base import Schedule
 from lrkit.snapshot import Restore, capture_module, capture_optimizer, capture_random, preserved
@@ -71,7 +72,7 @@ class Bench:
         self._source: Iterator[Any] | None = None
         self._epoch_began = 0
         self._start: list[Restore] = []
-        self._attachment, self._follow = attached(optimizer), follow
+        self._driver, self._follow = driver_of(optimizer), follow
         self._loader_random: Restore | None = None
         if isinstance(batches, Iterator):
             raise InputError("batches: an iterator can be read only once. Pass what makes it: a list, a DataLoader.")
@@ -173,15 +174,15 @@ class Bench:
         """Write the rates: `lr` for the first group, times the schedule at step `at` of the real run."""
         for base, group in zip(self.bases, self.optimizer.param_groups, strict=True):
             factor = 1.0 if at is None else self.schedule(at)
-            if at is not None and self._attachment is not None:
-                for key in self._attachment.schedules:
-                    own = self._attachment.schedule_of(key, group)
+            if at is not None and self._driver is not None:
+                for key in self._driver.drives.by_key:
+                    own = self._driver.drives.schedule_of(key, group)
                     if key == "lr":
                         if self._follow:
                             factor = 1.0 if own is None else own(at)
                     elif own is not None and BASE + key in group:
-                        write(group, key, own(at) * group[BASE + key])
-            write(group, "lr", lr * factor * base / self.bases[0])
+                        slot(key).put(group, own(at) * group[BASE + key])
+            slot("lr").put(group, lr * factor * base / self.bases[0])
 
     def _cached(self, length: int) -> list[Any]:
         """The first `length` batches, the same for every run; read once, over as many epochs as it takes."""

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lrkit.binding.attach import attached
+from lrkit.binding.driver import driver_of
 from lrkit.errors import InputError, real, whole
 from lrkit.finder.bench import Bench, OutOfBudget
 from lrkit.finder.ramp import noise_of, ramp
@@ -140,9 +140,9 @@ def _plan(
     batches: Iterable[Any],
 ) -> tuple[Schedule, int]:
     """The real run's schedule and its updates."""
-    attachment = attached(optimizer)
-    if schedule is None and attachment is not None:
-        own = attachment.schedule_of("lr", optimizer.param_groups[0])
+    driver = driver_of(optimizer)
+    if schedule is None and driver is not None:
+        own = driver.drives.schedule_of("lr", optimizer.param_groups[0])
         if own is not None:
             schedule = own
     if steps is None and isinstance(schedule, Schedule):

@@ -92,21 +92,22 @@ class Suggestion:
         Raises:
             StateError: If nothing was found: the status says why.
         """
-        from lrkit.binding.attach import attached
-        from lrkit.binding.record import BASE, rates_of, unshare, write
+        from lrkit.binding.driver import driver_of
+        from lrkit.binding.record import BASE, rates_of
+        from lrkit.binding.slots import slot, unshare
 
         if not self.found:
             raise StateError(f"Suggestion.apply: there is no rate to apply (status {self.status!r}): {self.reason}.")
         unshare(optimizer, "lr")
         bases = rates_of(optimizer)
         targets = [self.lr * base / bases[0] for base in bases]
-        attachment = attached(optimizer)
-        driven = attachment is not None and "lr" in attachment.schedules
+        driver = driver_of(optimizer)
+        driven = driver is not None and "lr" in driver.drives.by_key
         for group, target in zip(optimizer.param_groups, targets, strict=True):
             if not driven or BASE + "lr" not in group:
-                write(group, "lr", target)
-        if attachment is not None and driven:
-            attachment.rebase(lr=targets)
+                slot("lr").put(group, target)
+        if driver is not None and driven:
+            driver.rebase({"lr": targets})
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the evidence over the rate: the ramp, the short runs, the interval and the choice."""

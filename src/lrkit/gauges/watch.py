@@ -9,13 +9,15 @@ Knows optimizers and tensors. Knows no loop, no model internals, no illness.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.compiler import is_compiling
 
-from lrkit.binding.record import Pausable, has_updates, owned, skipped, without_gradient
+from lrkit.binding.record import Owner, apart, has_updates, skipped, without_gradient
 from lrkit.errors import InputError, StateError, whole
 from lrkit.gauges.quantities import total_norm, update_ratio
 from lrkit.run import Run, Writer
@@ -71,7 +73,7 @@ def watch(
     return Watch(model, optimizer, path, every, about | (meta or {}))
 
 
-class Watch(Pausable):
+class Watch(Owner):
     """Records one row an update. Made by `watch`; use it in a ``with`` statement."""
 
     def __init__(
@@ -102,8 +104,8 @@ class Watch(Pausable):
         step = self._optimizer.param_groups[0].get("lrkit_step") if self._optimizer.param_groups else None
         self._step = 0 if step is None else int(step)  # a resumed run goes on where its schedule is
         self._handles = [
-            self._optimizer.register_step_pre_hook(owned(self, self._on_before)),
-            self._optimizer.register_step_post_hook(owned(self, self._on_after)),
+            self._optimizer.register_step_pre_hook(self._on_before),
+            self._optimizer.register_step_post_hook(self._on_after),
         ]
         return self
 
@@ -145,6 +147,8 @@ class Watch(Pausable):
         if self._row is None:
             raise StateError("watch.amend: no update has been made yet. Before an update, call record.")
         checked = {name: _one(name, value) for name, value in values.items()}
+        if float(self._row["step"]) >= self._step:
+            return  # a controller has gone back beyond that update
         if not any(row is self._row for row in self._buffer):  # flushed already: a second line of the same step adds to it
             self._buffer.append({"step": self._row["step"], **checked})
         self._row.update(checked)
@@ -159,6 +163,15 @@ class Watch(Pausable):
     def last(self) -> dict[str, float]:
         """The row of the last update, on the host; empty before the first."""
         return {name: float(value) for name, value in (self._row or {}).items()}
+
+    def note(self, event: Mapping[str, Any]) -> None:
+        """Remember what a controller did, in ``meta["events"]``; where it went back to a snapshot, the rows since then go."""
+        self.flush()
+        self.add_meta(events=[*self.meta.get("events", []), dict(event)])
+        back = event.get("back_to")
+        if back is not None:
+            self._rows = {step: row for step, row in self._rows.items() if step < back}
+            self._step, self._waiting = int(back), {}
 
     def add_meta(self, **meta: Any) -> None:
         """Add to the run's meta what only became known later."""
@@ -189,6 +202,9 @@ class Watch(Pausable):
     # -- the hooks ------------------------------------------------------------------------------------------------------
 
     def _on_before(self, optimizer: torch.optim.Optimizer, _args: object, _kwargs: object) -> None:
+        if is_compiling():
+            apart(self._on_before, optimizer)
+            return
         self._armed = not self._paused and not _dry(optimizer)
         if not self._armed:
             return
@@ -197,6 +213,9 @@ class Watch(Pausable):
         self._before = [p.detach().clone() for p in _trained(optimizer)] if sampled else None
 
     def _on_after(self, optimizer: torch.optim.Optimizer, _args: object, _kwargs: object) -> None:
+        if is_compiling():
+            apart(self._on_after, optimizer)
+            return
         if not self._armed:
             return
         self._armed = False

@@ -1,0 +1,349 @@
+"""Driver: counts the updates that an optimizer really makes, and writes what each driven key is to be in the next.
+
+One a driven optimizer, however many attachments; it is found through its hooks. The state lies in the groups (see `record`), here
+are only copies of it: whatever finds the groups other than as they were left is answered by reading them anew. Values are
+written absolutely, base × factor × scales, before and after each update.
+
+Knows schedules, controllers and torch's optimizers. Knows no loop, no epoch: a step is an update that really happened.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.compiler import is_compiling
+
+from lrkit.binding import record
+from lrkit.binding.controllers.base import Controller, State
+from lrkit.binding.drive import Drive
+from lrkit.binding.drives import Drives
+from lrkit.binding.record import Groups
+from lrkit.binding.resume import Kept, OnMismatch, check_known
+from lrkit.binding.sleep import Sleepers
+from lrkit.binding.slots import slot, unshare
+from lrkit.binding.values import Values
+from lrkit.errors import InputError, StateError
+
+
+class Driver(record.Owner):
+    """Everything that drives one optimizer. Made by `attach`."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.optimizer = optimizer
+        self.drives = Drives()
+        self.attachments: list[Any] = []  # whose keys these are
+        self._states: dict[str, State] = {}
+        self._sleepers = Sleepers()
+        self._count = 0
+        self._cell = record.StepCell(0)  # whose tensor is in every group
+        self._values = Values()
+        self._kept: list[Kept] = []  # of a checkpoint that is being loaded
+        self._armed = self._void = self._began = False
+        self._watchful = True  # whether the next update has something rare to see to
+        self._handles: list[Any] = []
+
+    @property
+    def active(self) -> bool:
+        """Whether its hooks are in place."""
+        return bool(self._handles)
+
+    @property
+    def step(self) -> int:
+        """Updates done; the next update is number `step`."""
+        return record.read_step(self.optimizer.param_groups[0]) or 0
+
+    def _scale_of(self, key: str) -> float:
+        """The product of what the controllers make of a key."""
+        return math.prod(self._states[name][0] for name, one in self.drives.controllers.items() if one.key == key)
+
+    def values(self, step: int | None = None) -> list[dict[str, float]]:
+        """What each group's driven keys are at a step (None: the next), one dict a group; the controllers as they stand."""
+        groups: Groups = self.optimizer.param_groups
+        if len(groups) != len(self._values):
+            self.sync()
+        return self._values.at(self.step if step is None else step)
+
+    # -- what drives ----------------------------------------------------------------------------------------------------
+
+    def take(self, drives: dict[str, Drive], controllers: list[Controller], step: int | None, mode: OnMismatch) -> None:
+        """Drive these keys, too; nothing is changed before everything is checked.
+
+        Args:
+            drives: key → what drives it.
+            controllers: What scales them.
+            step: Updates done, as the user says.
+            mode: What happens where the record differs.
+        """
+        groups: Groups = self.optimizer.param_groups
+        wanted = self.drives.joined_by(drives, controllers, mode)
+        for key, drive in drives.items():
+            drive.check_names(groups, f"attach({key}=…)")
+            drive.check_bases(groups)
+        if "lr" in drives:
+            check_foreign(groups)
+        if self.active and step is not None and step != self.step:
+            raise StateError(f"attach(step={step}): what is attached already has counted {self.step} updates. Leave step out.")
+        if step is None:
+            check_known(groups, self.optimizer.state, "attach(optimizer)")
+            step = record.read_step(groups[0]) or 0
+        there = {key for group in groups for key in record.read_spec(group)}
+        own = [*drives, *(record.CONTROLLER + str(one.name) for one in controllers)]
+        kept = wanted.reconciled(groups, "attach", own) if there & set(own) else []  # else they join a run that went without
+        for key in (key for key in drives if key not in there):
+            drives[key].check_length(step, "attach")
+        self.drives = wanted.with_kept(kept)
+        self.sync(step)
+        self.open()
+
+    def change(self, drives: dict[str, Drive]) -> None:
+        """Let other schedules drive keys that are driven already; checked by the caller."""
+        self.drives = replace(self.drives, by_key=self.drives.by_key | drives)
+        for group in self.optimizer.param_groups:
+            gone = [key for key, drive in drives.items() if drive.schedule_of(group) is None]
+            if record.STEP in group:
+                record.write_spec(group, {k: text for k, text in record.read_spec(group).items() if k not in gone})
+            for key in gone:
+                if record.BASE + key in group:
+                    slot(key).put(group, group.pop(record.BASE + key))
+        self.sync()
+
+    def rebase(self, bases: Mapping[str, Sequence[float | None]]) -> None:
+        """Change base values: key → one a group; None, and a group that is not driven, stay as they are."""
+        for key, values in bases.items():
+            for group, value in zip(self.optimizer.param_groups, values, strict=True):
+                if value is not None and record.BASE + key in group:
+                    group[record.BASE + key] = value
+        self.sync()
+
+    def release(self, keys: Iterable[str], controllers: Iterable[str]) -> None:
+        """No longer drive these keys; they go back to their base values. With the last one, hooks and record go too."""
+        keys, controllers = list(keys), list(controllers)
+        for key in (*keys, *(record.CONTROLLER + name for name in controllers)):
+            self._drop(key)
+        self.drives = self.drives.without(keys, controllers)
+        if self.drives.by_key:
+            self.sync()
+            return
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        self._sleepers.wake()
+        for group in self.optimizer.param_groups:
+            record.forget(group)
+
+    # -- the record -----------------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Put the hooks in place, once."""
+        if not self._handles:
+            optimizer = self.optimizer
+            self._handles = [
+                optimizer.register_step_pre_hook(self._before),
+                optimizer.register_step_post_hook(self._after),
+                optimizer.register_state_dict_post_hook(_own_record),
+                optimizer.register_load_state_dict_pre_hook(self._before_load),
+                optimizer.register_load_state_dict_post_hook(self._after_load),
+            ]
+        self._began, self._watchful = False, True
+
+    def sync(self, step: int | None = None) -> None:
+        """Read the record anew, complete it in the groups that lack one, and write the values.
+
+        Args:
+            step: Updates done, where the record is not to be asked.
+        """
+        groups: Groups = self.optimizer.param_groups
+        for key in self.drives.by_key:
+            unshare(self.optimizer, key)
+        self._count = (record.read_step(groups[0]) or 0) if step is None else step
+        self._cell = record.StepCell(self._count)
+        self._states = {}
+        for name, controller in self.drives.controllers.items():
+            start, kept = controller.start(), groups[0].get(record.STATE + name)
+            known = isinstance(kept, Tensor) and kept.numel() == len(start)
+            self._states[name] = tuple(kept.tolist()) if known and kept is not None else start
+        states = {record.STATE + name: record.state_tensor(state) for name, state in self._states.items()}
+        for i, group in enumerate(groups):
+            for key, drive in self.drives.by_key.items():
+                if drive.schedule_of(group) is not None and record.BASE + key not in group:
+                    group[record.BASE + key] = drive.slot.number(group, "attach", i)
+            group[record.STEP] = self._cell.tensor  # a host may have moved it to a device, or made it an int
+            record.write_spec(group, record.read_spec(group) | self.drives.spec_of(group))
+            group.update(states)
+        scales = {key: self._scale_of(key) for key in self.drives.by_key}
+        self._values.plan(groups, self.drives.by_key, scales)
+        self._sleepers.plan([self.drives.schedule_of("lr", group) for group in groups])
+        self._values.write(groups, self._count)
+        self._sleepers.tuck(groups, self._count, self._paused)
+        self._watchful = True
+
+    def _settle_rest(self, groups: Groups) -> None:
+        """Deal with what is on record and nothing drives, now that everything is attached."""
+        kept = self.drives.reconciled(groups, "step")
+        there = {key for group in groups for key in record.read_spec(group)}
+        here = {key for group in groups for key in self.drives.spec_of(group)} | {key for key, _ in kept}
+        for key in there - here:
+            self._drop(key)
+        if kept:
+            self.drives = self.drives.with_kept(kept)
+            self.sync()
+
+    def _drop(self, key: str) -> None:
+        """Take one key, or one controller, out of the record; the key goes back to its base value."""
+        for group in self.optimizer.param_groups:
+            spec = record.read_spec(group)
+            if spec.pop(key, None) is not None:
+                record.write_spec(group, spec)
+            if record.BASE + key in group:
+                slot(key).put(group, group.pop(record.BASE + key))
+            group.pop(record.STATE + key.removeprefix(record.CONTROLLER), None)
+
+    # -- the hooks ------------------------------------------------------------------------------------------------------
+
+    def _before(self, optimizer: torch.optim.Optimizer, _args: object, _kwargs: object) -> None:
+        """See that the values are in force, and arm."""
+        if is_compiling():
+            record.apart(self._before, optimizer)
+            return
+        self._armed = False  # an update that raised in its closure left it set
+        if self._paused:
+            return
+        groups: Groups = optimizer.param_groups
+        cell = self._cell
+        if groups[0].get(record.STEP) is not cell.tensor or cell.number[0] != self._count or not self._values.untouched(groups):
+            if self._dry(groups):
+                return
+            if "lr" in self.drives.by_key:
+                check_foreign(groups)
+            self.sync()
+        self._armed = not self._watchful or self._prepare(groups)
+
+    def _prepare(self, groups: Groups) -> bool:
+        """See to what is rare: the first update after a change, one that has become void, groups that sleep.
+
+        Returns:
+            Whether there is an update to be made.
+        """
+        if not self._began:
+            self._settle_rest(groups)
+            for controller in self.drives.controllers.values():
+                controller.begin(self.optimizer)
+            self._began = True
+        void, self._void = self._void, False
+        self._watchful = bool(self._sleepers)
+        if void and record.without_gradient(self.optimizer):
+            return False  # the run went back between backward and step: this step has nothing to apply
+        self._sleepers.drop_gradients(groups)
+        return True
+
+    def _after(self, optimizer: torch.optim.Optimizer, _args: object, _kwargs: object) -> None:
+        """Count the update if it happened, and write the values of the next one."""
+        if is_compiling():
+            record.apart(self._after, optimizer)
+            return
+        if not self._armed:
+            return  # a subclass's step() that calls super().step() comes here twice
+        self._armed = False
+        if getattr(optimizer, "found_inf", None) is not None and record.skipped(optimizer):
+            return
+        self._count = self._cell.number[0] = self._count + 1
+        self._values.write(optimizer.param_groups, self._count)
+        if self._watchful:
+            self._sleepers.tuck(optimizer.param_groups, self._count, self._paused)
+
+    def _before_load(self, _optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> None:
+        """Refuse a checkpoint that would lose the place: afterwards would be too late."""
+        if "param_groups" in state_dict:  # without, torch's own loading says what is missing
+            groups = state_dict["param_groups"]
+            check_known(groups, state_dict.get("state", {}), "load_state_dict")
+            for key, drive in self.drives.by_key.items():
+                drive.check_names(groups, f"load_state_dict({key}=…)")
+            self._kept = self.drives.reconciled(groups, "load_state_dict")
+
+    def _after_load(self, _optimizer: torch.optim.Optimizer) -> None:
+        """Take up what was kept of the record, bring it into its form, complete it, and write the values."""
+        self.drives = self.drives.with_kept(self._kept)
+        self._began, self._watchful = False, True
+        self.sync()
+
+    def _dry(self, groups: Groups) -> bool:
+        """Whether this is the step with all rates at 0 by which torch's distributed checkpoints create missing state."""
+        zeros = [group["lr"] for group in groups if "lr" in group]
+        return (
+            len(zeros) == len(groups) == len(self._values)
+            and all(self._values.rate_left(i) is not zero for i, zero in enumerate(zeros))
+            and all(float(zero) == 0.0 for zero in zeros)
+            and record.without_gradient(self.optimizer)
+        )
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Inside, nothing is counted or written, and no group sleeps: someone else drives."""
+        try:
+            with super().paused():
+                self._sleepers.wake()
+                yield
+        finally:
+            if not self._paused and self.active:
+                self._sleepers.tuck(self.optimizer.param_groups, self._count, False)
+
+    # -- the closed loop ------------------------------------------------------------------------------------------------
+
+    def hear(self, names: list[str], metrics: Mapping[str, float]) -> list[dict[str, Any]]:
+        """Let these controllers hear what was measured.
+
+        Returns:
+            The events, in order.
+        """
+        events = []
+        for name in names:
+            controller = self.drives.controllers[name]
+            if controller.metric not in metrics:
+                continue
+            before = self._states[name]
+            after = controller.heard(before, metrics[controller.metric])
+            if len(after) != len(before):
+                raise InputError(
+                    f"{name}: heard() returned {len(after)} numbers for {len(before)}. Return as many as start() does."
+                )
+            event = controller.act(before, after, self.optimizer)
+            tensor = record.state_tensor(after)
+            for group in self.optimizer.param_groups:
+                group[record.STATE + name] = tensor
+            self._states[name] = after
+            if event is not None:
+                events.append({"step": self.step, "by": name, **event})
+                self._void = self._void or "back_to" in event
+                self._watchful = True
+                self.sync()
+                for owner in record.owners(self.optimizer):
+                    owner.note(events[-1])
+        return events
+
+
+def _own_record(_optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> None:
+    """Give a state dict a step of its own: the groups' is counted on."""
+    for group in state_dict["param_groups"]:
+        step = record.read_step(group)
+        if step is not None:
+            group[record.STEP] = record.step_tensor(step)
+
+
+def check_foreign(groups: Groups) -> None:
+    """Refuse a torch scheduler on the same groups."""
+    if any("initial_lr" in group for group in groups):
+        raise StateError(
+            "attach(optimizer): a torch scheduler has been made on it (its groups hold 'initial_lr'), and two cannot drive one "
+            "rate. Remove that scheduler and build the optimizer anew."
+        )
+
+
+def driver_of(optimizer: torch.optim.Optimizer) -> Driver | None:
+    """What drives this optimizer, if anything."""
+    return next((owner for owner in record.owners(optimizer) if isinstance(owner, Driver)), None)
