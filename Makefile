@@ -41,7 +41,7 @@ test-light: $(LIGHT)/.installed
 
 test-hosts: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[hosts]'
-	$(BIN)/python -m pytest -m hosts
+	$(BIN)/python -m pytest -n 2 -m hosts
 
 check: install
 	$(BIN)/ruff check .

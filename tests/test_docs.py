@@ -19,7 +19,11 @@ TEXT = "\n".join(page.read_text() for page in PAGES)
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if BLOCK.search(p.read_text())], ids=lambda p: p.name)
+# The page of the host frameworks runs inside them: tests/integrations/test_hosts_page.py.
+RUN = [page for page in PAGES if BLOCK.search(page.read_text()) and page.name != "hosts.md"]
+
+
+@pytest.mark.parametrize("page", RUN, ids=lambda p: p.name)
 def test_every_block_of_a_page_runs(page, tmp_path):
     """One after the other, as a reader would, in an empty folder."""
     code = "\n".join(BLOCK.findall(page.read_text()))
@@ -76,7 +80,10 @@ def test_docstring_examples_run():
     failed, tried = 0, 0
     for module in pkgutil.walk_packages(lrkit.__path__, "lrkit."):
         if not module.name.endswith("__main__"):
-            result = doctest.testmod(importlib.import_module(module.name))
+            try:
+                result = doctest.testmod(importlib.import_module(module.name))
+            except lrkit.errors.MissingExtra:
+                continue  # a host framework that is not here
             failed, tried = failed + result.failed, tried + result.attempted
     assert failed == 0 and tried > 30
 

@@ -1,6 +1,7 @@
 """The house rules that a machine can hold: stairs, torch-free floors, no cycle, small files, the public names."""
 
 import ast
+import contextlib
 import importlib
 import pkgutil
 import subprocess
@@ -131,7 +132,8 @@ def test_each_name_keeps_its_type_after_importing_every_module():
     """No room, once imported, hides a public function of the same name."""
     for module in pkgutil.walk_packages(lrkit.__path__, "lrkit."):
         if not module.name.endswith("__main__"):
-            importlib.import_module(module.name)
+            with contextlib.suppress(lrkit.errors.MissingExtra):  # a host framework that is not here
+                importlib.import_module(module.name)
     for name in lrkit.__all__:
         assert isinstance(getattr(lrkit, name), ModuleType) == (name in MODULES), name
 

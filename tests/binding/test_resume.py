@@ -248,3 +248,32 @@ class TestRebase:
         _, optimizer = build("adam")
         with pytest.raises(InputError, match="every base would be 0"):
             attach(optimizer, lr="linear 10").rebase(lr=0.0)
+
+
+class TestComingFromATorchScheduler:
+    """A checkpoint of a run that torch's scheduler drove holds initial_lr: the base that its rates came from."""
+
+    def scheduled(self):
+        model, optimizer = build("adam")
+        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+        for t in range(5):
+            train(model, optimizer, t, t + 1)
+            scheduler.step()
+        return optimizer
+
+    def test_its_base_is_taken_where_the_updates_done_are_said(self):
+        _, optimizer = build("adam")
+        optimizer.load_state_dict(self.scheduled().state_dict())
+        attachment = attach(optimizer, lr="cosine 12", step=5)
+        assert attachment.values()[0]["lr"] == pytest.approx(0.1 * parse("cosine 12")(5))
+        assert "initial_lr" not in optimizer.param_groups[0]
+
+    def test_without_them_it_is_refused_with_the_way_to_say_them(self):
+        _, optimizer = build("adam")
+        optimizer.load_state_dict(self.scheduled().state_dict())
+        with pytest.raises(StateError, match=r"say attach\(…, step=updates done\): its initial_lr is the base"):
+            attach(optimizer, lr="cosine 12")
+
+    def test_a_scheduler_that_is_there_is_refused_in_any_case(self):
+        with pytest.raises(StateError, match="Remove that scheduler"):
+            attach(self.scheduled(), lr="cosine 12", step=5)

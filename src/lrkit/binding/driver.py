@@ -86,18 +86,24 @@ class Driver(record.Owner):
             drive.check_names(groups, f"attach({key}=…)")
             drive.check_bases(groups)
         if "lr" in drives:
-            check_foreign(groups)
+            check_foreign(self.optimizer, step)
         if self.active and step is not None and step != self.step:
             raise StateError(f"attach(step={step}): what is attached already has counted {self.step} updates. Leave step out.")
+        meant = wanted  # who says the step means what is attached now, whatever is on record
         if step is None:
             check_known(groups, self.optimizer.state, "attach(optimizer)")
             step = record.read_step(groups[0]) or 0
+        elif mode == "refuse":
+            meant = self.drives.joined_by(drives, controllers, "replace")
         there = {key for group in groups for key in record.read_spec(group)}
         own = [*drives, *(record.CONTROLLER + str(one.name) for one in controllers)]
-        kept = wanted.reconciled(groups, "attach", own) if there & set(own) else []  # else they join a run that went without
+        kept = meant.reconciled(groups, "attach", own) if there & set(own) else []  # else they join a run that went without
         for key in (key for key in drives if key not in there):
             drives[key].check_length(step, "attach")
         self.drives = wanted.with_kept(kept)
+        for group in groups if "lr" in drives else ():
+            if "initial_lr" in group:  # left by a scheduler that is gone: it is the base that its rates came from
+                slot("lr").put(group, group.pop("initial_lr"))
         self.sync(step)
         self.open()
 
@@ -206,7 +212,7 @@ class Driver(record.Owner):
 
     # -- the hooks ------------------------------------------------------------------------------------------------------
 
-    def _before(self, optimizer: torch.optim.Optimizer, _args: object, _kwargs: object) -> None:
+    def _before(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """See that the values are in force, and arm."""
         if is_compiling():
             record.apart(self._before, optimizer)
@@ -220,12 +226,16 @@ class Driver(record.Owner):
             if self._dry(groups):
                 return
             if "lr" in self.drives.by_key:
-                check_foreign(groups)
+                check_foreign(optimizer)
             self.sync()
-        self._armed = not self._watchful or self._prepare(groups)
+        self._armed = not self._watchful or self._prepare(groups, any(one is not None for one in (*args[1:], *kwargs.values())))
 
-    def _prepare(self, groups: Groups) -> bool:
+    def _prepare(self, groups: Groups, closure: bool) -> bool:
         """See to what is rare: the first update after a change, one that has become void, groups that sleep.
+
+        Args:
+            groups: The optimizer's.
+            closure: Whether the gradients are yet to come.
 
         Returns:
             Whether there is an update to be made.
@@ -237,7 +247,7 @@ class Driver(record.Owner):
             self._began = True
         void, self._void = self._void, False
         self._watchful = bool(self._sleepers)
-        if void and record.without_gradient(self.optimizer):
+        if void and not closure and record.without_gradient(self.optimizer):
             return False  # the run went back between backward and step: this step has nothing to apply
         self._sleepers.drop_gradients(groups)
         return True
@@ -335,12 +345,18 @@ def _own_record(_optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -
             group[record.STEP] = record.step_tensor(step)
 
 
-def check_foreign(groups: Groups) -> None:
-    """Refuse a torch scheduler on the same groups."""
-    if any("initial_lr" in group for group in groups):
+def check_foreign(optimizer: torch.optim.Optimizer, step: int | None = None) -> None:
+    """Refuse a torch scheduler on the same groups; where `step` is said, one that is gone and left its mark is none."""
+    here = hasattr(optimizer.step, "_wrapped_by_lr_sched")  # what a torch scheduler makes of the optimizer that it drives
+    if any("initial_lr" in group for group in optimizer.param_groups) and (here or step is None):
+        advice = (
+            "Remove that scheduler and build the optimizer anew"
+            if here
+            else "If it is gone, and the groups are a checkpoint's, say attach(…, step=updates done): its initial_lr is the base"
+        )
         raise StateError(
             "attach(optimizer): a torch scheduler has been made on it (its groups hold 'initial_lr'), and two cannot drive one "
-            "rate. Remove that scheduler and build the optimizer anew."
+            f"rate. {advice}."
         )
 
 

@@ -1,0 +1,142 @@
+"""lrkit inside Lightning: `Schedules`, a callback, or `scheduled`, the value of ``configure_optimizers``.
+
+The optimizer's state, which Lightning saves, holds the position; nothing else is saved. Knows Lightning's Trainer; what a
+schedule is, it leaves to `lrkit.attach`.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from torch.optim import Optimizer
+
+from lrkit.binding.attach import Attachment, attached
+from lrkit.errors import InputError, MissingExtra, StateError
+from lrkit.integrations.keywords import attach_at, heard, missing
+from lrkit.integrations.torch import as_torch
+
+try:
+    from lightning.pytorch import Callback, LightningModule, Trainer
+except ModuleNotFoundError as error:
+    raise MissingExtra(__name__, "lightning", "lightning") from error
+
+
+class Schedules(Callback):
+    """Attaches schedules to a fit's optimizers: ``Trainer(callbacks=[Schedules(lr="warmup 5% > cosine")])``.
+
+    What a schedule needs and nobody gave, it asks of the Trainer: ``total`` is ``estimated_stepping_batches``. In manual
+    optimization only you know how often an optimizer steps: say ``total=``.
+
+    Controllers hear what they listen for: ``"loss"`` is the training loss of each update, any other metric the one that is
+    logged under this name, at the end of each validation.
+
+    Args:
+        *each: Instead of keywords, a mapping of them for each of several optimizers, in the order of `configure_optimizers`.
+        **given: As for `lrkit.attach`, for all optimizers.
+
+    Attributes:
+        attachments: One an optimizer, from the start of a fit on.
+
+    Raises:
+        InputError: If nothing is to be driven, a schedule cannot be read, or both `each` and keywords are given.
+    """
+
+    def __init__(self, *each: Mapping[str, Any], **given: Any) -> None:
+        if each and given:
+            raise InputError("Schedules(…): either a mapping for each optimizer or keywords for all. Put the keywords inside.")
+        for one in each or (given,):
+            missing("Schedules", one)
+        self.attachments: list[Attachment] = []
+        self._before: list[Attachment] = []
+        self._each, self._given = each, given
+        self._done: list[int] = []
+        self._losses: list[Any] = []
+        self._counted = 0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Attach before a checkpoint is restored, which is right for every strategy, where the Trainer need not be asked."""
+        driven = [config.scheduler for config in trainer.lr_scheduler_configs]
+        if driven:
+            raise StateError(
+                f"Schedules(…): configure_optimizers returns a scheduler as well ({type(driven[0]).__name__}), and two cannot "
+                "drive one optimizer. Return only the optimizer."
+            )
+        self._before, self.attachments = self.attachments, []
+        self._done = [one.step for one in self._before] if trainer.global_step else []  # this trainer's last fit
+        if not any(missing("Schedules", one) for one in self._each or (self._given,)):
+            self._attach(trainer, pl_module)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Attach where it has to be asked: asked earlier, Lightning would not restore the place within an epoch."""
+        if not self.attachments:
+            self._attach(trainer, pl_module, trainer.global_step)
+        self._losses, self._counted = [], trainer.global_step
+
+    def on_train_batch_end(self, trainer: Trainer, _module: LightningModule, outputs: Any, _batch: Any, _index: int) -> None:
+        """Report the loss of an update, which is the sum of its batches' as Lightning gives them."""
+        if outputs and "loss" in outputs:
+            self._losses.append(outputs["loss"].detach())
+        if self._losses and trainer.global_step != self._counted:
+            self._report({"loss": sum(self._losses)})
+            self._losses, self._counted = [], trainer.global_step
+
+    def on_validation_end(self, trainer: Trainer, _module: LightningModule) -> None:
+        """Report what is logged."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._report({name: value for name, value in trainer.callback_metrics.items() if name != "loss"})
+
+    def _attach(self, trainer: Trainer, module: LightningModule, counted: int = 0) -> None:
+        """A further fit of the same trainer goes on where the last one stopped, though its optimizers are new."""
+        optimizers: list[Optimizer] = trainer.optimizers
+        each = self._each or (self._given,) * len(optimizers)
+        if len(each) != len(optimizers):
+            raise InputError(f"Schedules(…): got {len(each)} mappings for {len(optimizers)} optimizers. Give one an optimizer.")
+        for i, (optimizer, given) in enumerate(zip(optimizers, each, strict=True)):
+            for one in set(attached(optimizer)) & set(self._before):  # configure_optimizers gave the same optimizer again
+                one.detach()
+            place = {"step": self._done[i]} if i < len(self._done) else {}
+            self.attachments.append(attach_at(optimizer, {**_complete(module, given), **place}, counted))
+
+    def _report(self, measured: Mapping[str, Any]) -> None:
+        for attachment, given in zip(self.attachments, self._each or (self._given,) * len(self.attachments), strict=True):
+            if metrics := heard(given, measured):
+                attachment.report(**metrics)
+
+
+def scheduled(module: LightningModule, optimizer: Optimizer, **given: Any) -> dict[str, Any]:
+    """The value of ``configure_optimizers``: the optimizer with its schedules attached, and a scheduler to be looked at.
+
+    With a dataloader that resumes within an epoch, say `total=`, or use `Schedules`: asked for its length now, Lightning would
+    not restore the dataloader's place.
+
+    Args:
+        module: The module whose `configure_optimizers` this is.
+        optimizer: Its optimizer.
+        **given: As for `lrkit.attach`; what a schedule needs and nobody gave is asked of the module's Trainer.
+
+    Returns:
+        The dict that Lightning takes; several make a list of them.
+
+    Raises:
+        InputError: As `lrkit.attach`; if there are controllers, which nobody would report to.
+        StateError: As `lrkit.attach`.
+    """
+    missing("scheduled", given)
+    if "controllers" in given:
+        raise InputError("scheduled(controllers=…): nobody would report to them. Use the callback: Schedules(controllers=…).")
+    done = module.trainer.global_step if module.automatic_optimization else 0  # by a fit before of the same trainer
+    place = {"step": done} if done else {}
+    scheduler = as_torch(attach_at(optimizer, _complete(module, {**place, **given})))
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def _complete(module: LightningModule, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords, with what the Trainer knows."""
+    unknown, known, trainer = missing("Schedules", given), dict(given), module.trainer
+    if unknown and module.automatic_optimization:
+        updates = trainer.estimated_stepping_batches  # loads the data, if nobody has yet
+        epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
+        for name, value in (("total", updates), ("steps_per_epoch", epoch)):
+            if name in unknown and 0 < value < math.inf:
+                known[name] = math.ceil(value)
+    return known
