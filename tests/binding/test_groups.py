@@ -761,7 +761,7 @@ def test_what_decays_stands_first():
     assert list(g.no_decay(model, weight_decay=0.1).names) == ["all", "all/no_decay"]
 
 
-@pytest.mark.parametrize("wrong", [-0.1, "0.1", None, float("inf"), True])
+@pytest.mark.parametrize("wrong", [-0.1, "0.1", float("inf"), True])
 def test_a_decay_is_a_number_of_at_least_0(wrong):
     with refused(InputError, "no_decay(weight_decay="):
         g.no_decay(MLP, weight_decay=wrong)
@@ -1048,3 +1048,11 @@ def test_models_of_transformers_are_layered_as_they_run(name, layers, example, c
     model(**example) if isinstance(example, dict) else model(example)  # the check, where the order was assumed
     assert not hooked(model)
     assert layers_of("again", model, example)
+
+
+def test_no_decay_without_a_number_leaves_the_others_to_their_groups_and_the_optimizer():
+    model = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3))
+    optimizer = torch.optim.AdamW(g.no_decay(model), lr=0.1, weight_decay=0.3)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3, 0.0]
+    own = g.no_decay(g.by_pattern(model, {"0": {"lr": 1.0, "weight_decay": 0.2}}, rest=1.0))
+    assert [group.get("weight_decay") for group in own] == [0.2, 0.0, 0.0]

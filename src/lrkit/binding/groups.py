@@ -206,12 +206,12 @@ def layerwise(
     )  # fmt: skip
 
 
-def no_decay(model: Model, weight_decay: float) -> Groups:
+def no_decay(model: Model, weight_decay: float | None = None) -> Groups:
     """No weight decay for biases, for parameters of norms and for all of at most one dimension.
 
     Args:
         model: A model, or groups; their other options stay.
-        weight_decay: That of all others, at least 0.
+        weight_decay: That of all others, at least 0. None: what their groups say, else what the optimizer does.
 
     Returns:
         The groups, each split into itself, with the decay, and ``<name>/no_decay``, with 0. A model's own are ``all`` and
@@ -229,12 +229,12 @@ def no_decay(model: Model, weight_decay: float) -> Groups:
     Source: arXiv:1812.01187 §3.1.
     """
     groups = groups_of("no_decay", model)
-    decay = real("no_decay", "weight_decay", weight_decay, least=0.0)
+    decay = {} if weight_decay is None else {"weight_decay": real("no_decay", "weight_decay", weight_decay, least=0.0)}
 
     def label(_: str, parameter: nn.Parameter) -> str | None:
         return None if parameter.ndim > 1 and groups.known[parameter].decays else NO_DECAY
 
-    return refine(groups, label, lambda part, _: {"weight_decay": decay if part is None else 0.0})
+    return refine(groups, label, lambda part, _: decay if part is None else {"weight_decay": 0.0})
 
 
 # -- names ------------------------------------------------------------------------------------------------------------------
