@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from lrkit.errors import LrkitError, MissingExtra
 
 if TYPE_CHECKING:
+    from lrkit import controllers as controllers
+    from lrkit import groups as groups
     from lrkit import integrations as integrations
     from lrkit import schedules as schedules
-    from lrkit.binding import controllers as controllers
-    from lrkit.binding import groups as groups
     from lrkit.binding.attach import attach as attach
     from lrkit.doctor.diagnosis import Diagnosis as Diagnosis
     from lrkit.doctor.diagnosis import diagnose as diagnose
@@ -48,8 +48,8 @@ _HOMES = {
     "lint": ("lrkit.schedules.linter", "lint"),
     "diff": ("lrkit.schedules.compare", "diff"),
     "attach": ("lrkit.binding.attach", "attach"),
-    "groups": ("lrkit.binding.groups", ""),
-    "controllers": ("lrkit.binding.controllers", ""),
+    "groups": ("lrkit.groups", ""),
+    "controllers": ("lrkit.controllers", ""),
     "integrations": ("lrkit.integrations", ""),
     "find": ("lrkit.finder.search", "find"),
     "range_test": ("lrkit.finder.ramp", "range_test"),

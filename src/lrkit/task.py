@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from lrkit.binding.attach import attach
 from lrkit.binding.driver import driver_of
-from lrkit.binding.record import set_lr, skipped
+from lrkit.binding.hooks import skipped
+from lrkit.binding.rates import set_lr
 from lrkit.errors import InputError, whole
 from lrkit.gauges.watch import Watch, watch
 from lrkit.run import Run

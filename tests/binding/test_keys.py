@@ -84,13 +84,20 @@ class TestKeys:
     )
     def test_what_is_no_number_is_refused_with_the_numbers_there_are(self, key):
         _, optimizer = build("adamw")
-        with pytest.raises(InputError, match=r"has no number '.*It has lr|has no number '.*it has lr") as caught:
+        with pytest.raises(InputError, match=r"has no number '.*It has lr") as caught:
             attach(optimizer, **{key: "constant"})
         assert "betas[0], betas[1], eps" in str(caught.value)
 
-    def test_the_nearest_key_is_named(self):
-        with pytest.raises(InputError, match=r"Did you mean 'betas\[0\]'"):
-            attach(build("adamw")[1], **{"beta[0]": "constant"})
+    @pytest.mark.parametrize(
+        ("key", "meant"),
+        [
+            ("beta[0]", r"betas\[0\]"), ("beta1", r"betas\[0\]"), ("momentum", r"betas\[0\]"), ("beta2", r"betas\[1\]"),
+            ("wd", "weight_decay"), ("weight_dekay", "weight_decay"), ("learning_rate", "lr"),
+        ],
+    )  # fmt: skip
+    def test_the_key_that_was_meant_is_named(self, key, meant):
+        with pytest.raises(InputError, match=f"Did you mean '{meant}'"):
+            attach(build("adamw")[1], **{key: "constant"})
 
     def test_a_beta_that_would_reach_one_is_refused(self):
         with pytest.raises(InputError, match=r"takes betas\[0\] to 1.08, and a beta stays below 1"):
@@ -118,6 +125,14 @@ class TestKeys:
         attach(optimizer, lr={"head": "constant at 0.5"})
         rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
         assert rates == {"backbone": 0.1, "backbone/no_decay": 0.1, "head": 0.5, "head/no_decay": 0.5}
+
+    def test_a_name_drives_the_layers_under_it_and_none_all_others(self):
+        optimizer = two_groups()
+        for group, name in zip(optimizer.param_groups, ("vit.blocks.3/no_decay", "head"), strict=True):
+            group["name"] = name
+        attachment = attach(optimizer, lr={"vit": "constant at 0.5", None: "constant at 0.25"})
+        assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.025]
+        assert "'vit': 'constant at 0.5'" in repr(attachment) and "None: 'constant at 0.25'" in repr(attachment)
 
     def test_a_longer_name_wins_over_the_one_it_lies_under(self):
         optimizer = two_groups()

@@ -244,6 +244,13 @@ class TestRebase:
         with pytest.raises(InputError, match=r"rebase\(lr=…\): there is no group 'tail'"):
             attachment.rebase(lr={"tail": 0.5})
 
+    def test_of_absolute_values_is_refused(self):
+        _, optimizer = build("adam")
+        with pytest.raises(
+            InputError, match=r"'base 0.2 \(linear 4\)' has absolute values, which no base multiplies. Use replace"
+        ):
+            attach(optimizer, lr="base 0.2 (linear 4)").rebase(lr=0.3)
+
     def test_to_zero_is_refused(self):
         _, optimizer = build("adam")
         with pytest.raises(InputError, match="every base would be 0"):
@@ -277,3 +284,35 @@ class TestComingFromATorchScheduler:
     def test_a_scheduler_that_is_there_is_refused_in_any_case(self):
         with pytest.raises(StateError, match="Remove that scheduler"):
             attach(self.scheduled(), lr="cosine 12", step=5)
+
+
+class TestTheStepThatIsSaid:
+    def test_against_the_record_is_refused(self):
+        """A script that says step= for its first start would else go back at its second."""
+        saved, _ = saved_after(7, lr="linear 10")
+        with pytest.raises(StateError, match=r"attach\(step=4\): the optimizer's own record says 7 updates. Leave step out"):
+            resumed("load then attach", saved, lr="linear 10", step=4)
+        assert resumed("load then attach", saved, lr="linear 10", step=7)[2].step == 7
+
+    def test_that_agrees_lets_another_schedule_in(self):
+        saved, _ = saved_after(7, lr="linear 10")
+        assert str(resumed("load then attach", saved, lr="cosine 10", step=7)[2].schedules["lr"][None]) == "cosine 10"
+
+
+class TestEvents:
+    def test_who_writes_a_driven_key_is_told_once_and_overruled(self):
+        model, optimizer = build("adam")
+        attachment = attach(optimizer, lr="linear 10")
+        for t in range(3):
+            optimizer.param_groups[0]["lr"] = 7.0
+            assert train(model, optimizer, t, t + 1) == [7.0], "what a loop reads before the update"
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(0.07)
+        what = "lr was set to 7 by somebody else; its schedule overrules that with 0.1"
+        assert attachment.events == [{"step": 0, "by": "lr", "what": what}]
+
+    def test_loading_is_not_somebody_else(self):
+        saved, _ = saved_after(7, lr="linear 10")
+        for order in ("attach then load", "load then attach"):
+            model, optimizer, attachment = resumed(order, saved, lr="linear 10")
+            train(model, optimizer, 7, 9)
+            assert attachment.events == []

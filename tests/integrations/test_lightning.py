@@ -328,6 +328,19 @@ class TestControllers:
             first = sum(loss_of(net(), batch).item() for batch in batches(2)[:2]) / 2
         assert len(ear.values) == EPOCH and ear.values[0] == pytest.approx(first, rel=1e-6)
 
+    def test_a_name_that_the_validation_does_not_log_is_refused(self, job, tmp_path):
+        class Validated(job.Module):
+            def validation_step(self, batch, index):
+                self.log("val_loss", loss_of(self.net, batch))
+
+        callback = job.Schedules(lr=TEXT, controllers=Heard(metric="vall_loss"))
+        with pytest.raises(InputError, match=r"listens for 'vall_loss', and the evaluation gave val_loss"):
+            job.trainer(tmp_path, callback).fit(Validated(), job.loader(), job.loader())
+
+    def test_first_guesses_are_refused_in_a_sentence(self, job):
+        with pytest.raises(InputError, match=r"Schedules\('cosine'\): say what it drives, e.g. lr='cosine'"):
+            job.Schedules("cosine")
+
     @pytest.mark.parametrize("name", ["val_loss", "val/loss"])
     def test_a_metric_at_the_end_of_each_validation_and_none_of_the_sanity_check(self, job, name, tmp_path):
         ear = Heard(metric="val_loss")

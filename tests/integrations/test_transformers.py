@@ -280,6 +280,11 @@ class TestControllers:
         made.train()
         assert ear.values == [row["loss"] for row in made.state.log_history if "loss" in row] and len(ear.values) == UPDATES
 
+    def test_a_name_that_the_evaluation_does_not_give_is_refused(self, job, tmp_path):
+        made = job.trainer(tmp_path, job.Schedules(lr=TEXT, controllers=Heard(metric="eval_los")), eval_strategy="epoch")
+        with pytest.raises(InputError, match=r"listens for 'eval_los', and the evaluation gave .*eval_loss"):
+            made.train()
+
     def test_every_evaluation_of_the_training_and_none_after_it(self, job, tmp_path):
         ear = Heard(metric="eval_loss")
         made = job.trainer(tmp_path, job.Schedules(lr=TEXT, controllers=[ear]), eval_strategy="epoch")

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from lrkit.binding.controllers.base import Controller
-from lrkit.binding.drive import Drive
+from lrkit.binding.course import Course
 from lrkit.binding.driver import Driver, driver_of
 from lrkit.binding.processes import agreed
 from lrkit.binding.resume import OnMismatch, check_mode
@@ -90,12 +90,12 @@ def attach(
         "total": total, "steps_per_epoch": steps_per_epoch,
         "tokens_per_step": tokens_per_step, "samples_per_step": samples_per_step,
     }  # fmt: skip
-    drives = {key: Drive(slot(key), _by_group("attach", key, spec, clock)) for key, spec in keys.items()}
-    mode, listening = check_mode(on_mismatch), _checked(controllers, drives)
+    courses = {key: Course(slot(key), _by_group("attach", key, spec, clock)) for key, spec in keys.items()}
+    mode, listening = check_mode(on_mismatch), _checked(controllers, courses)
     step = None if step is None else whole("attach", "step", step, least=0)
     driver = driver_of(optimizer) or Driver(optimizer)
-    driver.take(drives, listening, step, mode)
-    attachment = Attachment(driver, drives, [str(one.name) for one in listening], clock)
+    driver.take(courses, listening, step, mode)
+    attachment = Attachment(driver, courses, [str(one.name) for one in listening], clock)
     driver.attachments.append(attachment)
     return attachment
 
@@ -127,13 +127,13 @@ def _check_optimizer(optimizer: object) -> None:
         raise InputError(f"attach({kind}): it has no param groups, so there is nothing to drive. Give it parameters first.")
 
 
-def _checked(controllers: Controller | Sequence[Controller], drives: Mapping[str, Drive]) -> list[Controller]:
+def _checked(controllers: Controller | Sequence[Controller], courses: Mapping[str, Course]) -> list[Controller]:
     """The controllers as a list; refused where one is none, or scales what this call does not drive."""
-    listed = [controllers] if isinstance(controllers, Controller) else list(controllers)
+    listed: list[Any] = list(controllers) if isinstance(controllers, list | tuple) else [controllers]
     for one in listed:
         if not isinstance(one, Controller):
             raise InputError(f"attach(controllers=…): {one!r} is no controller. Pass Plateau(), for example.")
-        if one.key not in drives:
+        if one.key not in courses:
             raise InputError(
                 f"attach(controllers=…): {one.name} scales {one.key!r}, which is not driven here. Say {one.key}='constant'."
             )
@@ -160,12 +160,13 @@ class Attachment:
 
     Attributes:
         optimizer: What is driven.
-        events: What its controllers did: dicts of ``step``, ``by`` and ``what``.
+        events: What controllers did in this process, and who was overruled: dicts of ``step``, ``by`` and ``what``; with
+            ``undone`` where the run has gone back beyond it.
     """
 
     def __init__(self, driver: Driver, keys: Iterable[str], controllers: Iterable[str], clock: dict[str, Any]) -> None:
         self.optimizer = driver.optimizer
-        self.events: list[dict[str, Any]] = []
+        self.events = driver.events
         self._driver, self._clock = driver, clock
         self._keys, self._controllers = list(keys), list(controllers)
         self._attached = True
@@ -181,7 +182,7 @@ class Attachment:
     def schedules(self) -> dict[str, dict[str | None, Schedule]]:
         """key → {group's name, or None for all: Schedule}."""
         self._check_attached("schedules")
-        return {key: dict(self._driver.drives.by_key[key].by_name) for key in self._keys}
+        return {key: dict(self._driver.plan.courses[key].by_name) for key in self._keys}
 
     def values(self, step: int | None = None) -> list[dict[str, float]]:
         """What each group's driven keys are at a step, one dict a group; controllers as they stand now.
@@ -194,7 +195,7 @@ class Attachment:
 
     def schedule_of(self, key: str, group: Mapping[str, Any]) -> Schedule | None:
         """The schedule that drives this key of this group, if one does."""
-        return self._driver.drives.schedule_of(key, group) if key in self._keys else None
+        return self._driver.plan.schedule_of(key, group) if key in self._keys else None
 
     def __repr__(self) -> str:
         if not self._attached:
@@ -224,10 +225,15 @@ class Attachment:
     ) -> list[float | None]:
         """One base a group; None where it stays."""
         self._check_driven("rebase", key)
-        drive = self._driver.drives.by_key[key]
+        for schedule in self._driver.plan.courses[key].by_name.values():
+            if schedule.base is not None:
+                raise InputError(
+                    f"rebase({key}=…): {str(schedule)!r} has absolute values, which no base multiplies. Use replace."
+                )
+        course = self._driver.plan.courses[key]
         if isinstance(base, Mapping):
-            Drive(drive.slot, dict.fromkeys(base, Hold())).check_names(groups, f"rebase({key}=…)")
-            under = Drive(drive.slot, dict.fromkeys(base, Hold()))
+            Course(course.slot, dict.fromkeys(base, Hold())).check_names(groups, f"rebase({key}=…)")
+            under = Course(course.slot, dict.fromkeys(base, Hold()))
             each: list[Any] = [base.get(str(under.name_of(group))) for group in groups]
         else:
             each = list(base) if isinstance(base, list | tuple) else [base] * len(groups)
@@ -265,14 +271,14 @@ class Attachment:
             "tokens_per_step": tokens_per_step, "samples_per_step": samples_per_step,
         }  # fmt: skip
         clock = self._clock | {unit: value for unit, value in given.items() if value is not None}
-        drives = {}
+        courses = {}
         for key, spec in keys.items():
             self._check_driven("replace", key)
-            drives[key] = Drive(slot(key), _by_group("replace", key, spec, clock))
-            drives[key].check_names(self.optimizer.param_groups, f"replace({key}=…)")
-            drives[key].check_bases(self.optimizer.param_groups)
-            drives[key].check_length(self.step, "replace")
-        self._driver.change(drives)
+            courses[key] = Course(slot(key), _by_group("replace", key, spec, clock))
+            courses[key].check_names(self.optimizer.param_groups, f"replace({key}=…)")
+            courses[key].check_bases(self.optimizer.param_groups)
+            courses[key].check_length(self.step, "replace")
+        self._driver.change(courses)
         self._clock = clock
 
     def detach(self) -> None:
@@ -299,16 +305,14 @@ class Attachment:
             StateError: From a DivergenceGuard that has gone back too often.
         """
         self._check_attached("report")
-        wanted = {self._driver.drives.controllers[name].metric for name in self._controllers}
+        wanted = {self._driver.plan.controllers[name].metric for name in self._controllers}
         if not wanted:
             raise InputError("report: no controller listens. Say attach(…, controllers=[Plateau()]).")
         heard = sorted(wanted & metrics.keys())
         if not heard:
             raise InputError(f"report({', '.join(metrics)}): controllers listen for {', '.join(sorted(wanted))}. Report that.")
         numbers = agreed([_measured(name, metrics[name]) for name in heard])
-        events = self._driver.hear(self._controllers, dict(zip(heard, numbers, strict=True)))
-        self.events += events
-        return any("back_to" in event for event in events)
+        return self._driver.hear(self._controllers, dict(zip(heard, numbers, strict=True)))
 
     def paused(self) -> AbstractContextManager[None]:
         """Inside, nothing is counted or written: someone else drives."""
@@ -332,6 +336,6 @@ def _measured(name: str, value: object) -> float:
 
 
 def _text(by_name: Mapping[str | None, Schedule]) -> str:
-    if None in by_name:
+    if len(by_name) == 1 and None in by_name:
         return repr(str(by_name[None]))
     return "{" + ", ".join(f"{name!r}: {str(schedule)!r}" for name, schedule in by_name.items()) + "}"

@@ -17,13 +17,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.compiler import is_compiling
 
-from lrkit.binding import record
+from lrkit.binding import hooks, record
 from lrkit.binding.controllers.base import Controller, State
-from lrkit.binding.drive import Drive
-from lrkit.binding.drives import Drives
-from lrkit.binding.record import Groups
+from lrkit.binding.course import Course
+from lrkit.binding.plan import Plan
+from lrkit.binding.record import ParamGroups
 from lrkit.binding.resume import Kept, OnMismatch, check_known
 from lrkit.binding.sleep import Sleepers
 from lrkit.binding.slots import slot, unshare
@@ -31,13 +30,14 @@ from lrkit.binding.values import Values
 from lrkit.errors import InputError, StateError
 
 
-class Driver(record.Owner):
+class Driver(hooks.Owner):
     """Everything that drives one optimizer. Made by `attach`."""
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         self.optimizer = optimizer
-        self.drives = Drives()
+        self.plan = Plan()
         self.attachments: list[Any] = []  # whose keys these are
+        self.events: list[dict[str, Any]] = []  # what controllers did, and who was overruled
         self._states: dict[str, State] = {}
         self._sleepers = Sleepers()
         self._count = 0
@@ -60,32 +60,32 @@ class Driver(record.Owner):
 
     def _scale_of(self, key: str) -> float:
         """The product of what the controllers make of a key."""
-        return math.prod(self._states[name][0] for name, one in self.drives.controllers.items() if one.key == key)
+        return math.prod(self._states[name][0] for name, one in self.plan.controllers.items() if one.key == key)
 
     def values(self, step: int | None = None) -> list[dict[str, float]]:
         """What each group's driven keys are at a step (None: the next), one dict a group; the controllers as they stand."""
-        groups: Groups = self.optimizer.param_groups
+        groups: ParamGroups = self.optimizer.param_groups
         if len(groups) != len(self._values):
             self.sync()
         return self._values.at(self.step if step is None else step)
 
-    # -- what drives ----------------------------------------------------------------------------------------------------
+    # -- what drives -----------------------------------------------------------------------------------------------------
 
-    def take(self, drives: dict[str, Drive], controllers: list[Controller], step: int | None, mode: OnMismatch) -> None:
+    def take(self, courses: dict[str, Course], controllers: list[Controller], step: int | None, mode: OnMismatch) -> None:
         """Drive these keys, too; nothing is changed before everything is checked.
 
         Args:
-            drives: key → what drives it.
+            courses: key → what drives it.
             controllers: What scales them.
             step: Updates done, as the user says.
             mode: What happens where the record differs.
         """
-        groups: Groups = self.optimizer.param_groups
-        wanted = self.drives.joined_by(drives, controllers, mode)
-        for key, drive in drives.items():
-            drive.check_names(groups, f"attach({key}=…)")
-            drive.check_bases(groups)
-        if "lr" in drives:
+        groups: ParamGroups = self.optimizer.param_groups
+        wanted = self.plan.joined_by(courses, controllers, mode)
+        for key, course in courses.items():
+            course.check_names(groups, f"attach({key}=…)")
+            course.check_bases(groups)
+        if "lr" in courses:
             check_foreign(self.optimizer, step)
         if self.active and step is not None and step != self.step:
             raise StateError(f"attach(step={step}): what is attached already has counted {self.step} updates. Leave step out.")
@@ -93,25 +93,30 @@ class Driver(record.Owner):
         if step is None:
             check_known(groups, self.optimizer.state, "attach(optimizer)")
             step = record.read_step(groups[0]) or 0
+        elif record.read_step(groups[0]) not in (None, step):
+            raise StateError(
+                f"attach(step={step}): the optimizer's own record says {record.read_step(groups[0])} updates. Leave step out: it "
+                "is for a checkpoint from before lrkit. To begin elsewhere, attach, detach, and attach again."
+            )
         elif mode == "refuse":
-            meant = self.drives.joined_by(drives, controllers, "replace")
+            meant = self.plan.joined_by(courses, controllers, "replace")
         there = {key for group in groups for key in record.read_spec(group)}
-        own = [*drives, *(record.CONTROLLER + str(one.name) for one in controllers)]
+        own = [*courses, *(record.CONTROLLER + str(one.name) for one in controllers)]
         kept = meant.reconciled(groups, "attach", own) if there & set(own) else []  # else they join a run that went without
-        for key in (key for key in drives if key not in there):
-            drives[key].check_length(step, "attach")
-        self.drives = wanted.with_kept(kept)
-        for group in groups if "lr" in drives else ():
+        for key in (key for key in courses if key not in there):
+            courses[key].check_length(step, "attach")
+        self.plan = wanted.with_kept(kept)
+        for group in groups if "lr" in courses else ():
             if "initial_lr" in group:  # left by a scheduler that is gone: it is the base that its rates came from
                 slot("lr").put(group, group.pop("initial_lr"))
         self.sync(step)
         self.open()
 
-    def change(self, drives: dict[str, Drive]) -> None:
+    def change(self, courses: dict[str, Course]) -> None:
         """Let other schedules drive keys that are driven already; checked by the caller."""
-        self.drives = replace(self.drives, by_key=self.drives.by_key | drives)
+        self.plan = replace(self.plan, courses=self.plan.courses | courses)
         for group in self.optimizer.param_groups:
-            gone = [key for key, drive in drives.items() if drive.schedule_of(group) is None]
+            gone = [key for key, course in courses.items() if course.schedule_of(group) is None]
             if record.STEP in group:
                 record.write_spec(group, {k: text for k, text in record.read_spec(group).items() if k not in gone})
             for key in gone:
@@ -132,8 +137,8 @@ class Driver(record.Owner):
         keys, controllers = list(keys), list(controllers)
         for key in (*keys, *(record.CONTROLLER + name for name in controllers)):
             self._drop(key)
-        self.drives = self.drives.without(keys, controllers)
-        if self.drives.by_key:
+        self.plan = self.plan.without(keys, controllers)
+        if self.plan.courses:
             self.sync()
             return
         for handle in self._handles:
@@ -164,40 +169,40 @@ class Driver(record.Owner):
         Args:
             step: Updates done, where the record is not to be asked.
         """
-        groups: Groups = self.optimizer.param_groups
-        for key in self.drives.by_key:
+        groups: ParamGroups = self.optimizer.param_groups
+        for key in self.plan.courses:
             unshare(self.optimizer, key)
         self._count = (record.read_step(groups[0]) or 0) if step is None else step
         self._cell = record.StepCell(self._count)
         self._states = {}
-        for name, controller in self.drives.controllers.items():
+        for name, controller in self.plan.controllers.items():
             start, kept = controller.start(), groups[0].get(record.STATE + name)
             known = isinstance(kept, Tensor) and kept.numel() == len(start)
             self._states[name] = tuple(kept.tolist()) if known and kept is not None else start
         states = {record.STATE + name: record.state_tensor(state) for name, state in self._states.items()}
         for i, group in enumerate(groups):
-            for key, drive in self.drives.by_key.items():
-                if drive.schedule_of(group) is not None and record.BASE + key not in group:
-                    group[record.BASE + key] = drive.slot.number(group, "attach", i)
+            for key, course in self.plan.courses.items():
+                if course.schedule_of(group) is not None and record.BASE + key not in group:
+                    group[record.BASE + key] = course.slot.number(group, "attach", i)
             group[record.STEP] = self._cell.tensor  # a host may have moved it to a device, or made it an int
-            record.write_spec(group, record.read_spec(group) | self.drives.spec_of(group))
+            record.write_spec(group, record.read_spec(group) | self.plan.spec_of(group))
             group.update(states)
-        scales = {key: self._scale_of(key) for key in self.drives.by_key}
-        self._values.plan(groups, self.drives.by_key, scales)
-        self._sleepers.plan([self.drives.schedule_of("lr", group) for group in groups])
+        scales = {key: self._scale_of(key) for key in self.plan.courses}
+        self._values.arrange(groups, self.plan.courses, scales)
+        self._sleepers.arrange([self.plan.schedule_of("lr", group) for group in groups])
         self._values.write(groups, self._count)
         self._sleepers.tuck(groups, self._count, self._paused)
         self._watchful = True
 
-    def _settle_rest(self, groups: Groups) -> None:
+    def _settle_rest(self, groups: ParamGroups) -> None:
         """Deal with what is on record and nothing drives, now that everything is attached."""
-        kept = self.drives.reconciled(groups, "step")
+        kept = self.plan.reconciled(groups, "step")
         there = {key for group in groups for key in record.read_spec(group)}
-        here = {key for group in groups for key in self.drives.spec_of(group)} | {key for key, _ in kept}
+        here = {key for group in groups for key in self.plan.spec_of(group)} | {key for key, _ in kept}
         for key in there - here:
             self._drop(key)
         if kept:
-            self.drives = self.drives.with_kept(kept)
+            self.plan = self.plan.with_kept(kept)
             self.sync()
 
     def _drop(self, key: str) -> None:
@@ -214,23 +219,34 @@ class Driver(record.Owner):
 
     def _before(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """See that the values are in force, and arm."""
-        if is_compiling():
-            record.apart(self._before, optimizer)
+        if hooks.compiling():
+            from lrkit.binding.compiled import apart
+
+            apart(self._before, optimizer, args, kwargs)
             return
         self._armed = False  # an update that raised in its closure left it set
         if self._paused:
             return
-        groups: Groups = optimizer.param_groups
+        groups: ParamGroups = optimizer.param_groups
         cell = self._cell
         if groups[0].get(record.STEP) is not cell.tensor or cell.number[0] != self._count or not self._values.untouched(groups):
             if self._dry(groups):
                 return
-            if "lr" in self.drives.by_key:
+            if "lr" in self.plan.courses:
                 check_foreign(optimizer)
+            if groups[0].get(record.STEP) is cell.tensor and cell.number[0] == self._count:
+                self._note_overruled(groups)
             self.sync()
         self._armed = not self._watchful or self._prepare(groups, any(one is not None for one in (*args[1:], *kwargs.values())))
 
-    def _prepare(self, groups: Groups, closure: bool) -> bool:
+    def _note_overruled(self, groups: ParamGroups) -> None:
+        """Remember, once a key, that somebody else wrote what is driven here."""
+        for key, there, wanted in self._values.overruled(groups):
+            what = f"{key} was set to {there:g} by somebody else; its schedule overrules that with {wanted:g}"
+            if not any(one["by"] == key for one in self.events):
+                self._note({"step": self._count, "by": key, "what": what})
+
+    def _prepare(self, groups: ParamGroups, closure: bool) -> bool:
         """See to what is rare: the first update after a change, one that has become void, groups that sleep.
 
         Args:
@@ -242,25 +258,27 @@ class Driver(record.Owner):
         """
         if not self._began:
             self._settle_rest(groups)
-            for controller in self.drives.controllers.values():
+            for controller in self.plan.controllers.values():
                 controller.begin(self.optimizer)
             self._began = True
         void, self._void = self._void, False
         self._watchful = bool(self._sleepers)
-        if void and not closure and record.without_gradient(self.optimizer):
+        if void and not closure and hooks.without_gradient(self.optimizer):
             return False  # the run went back between backward and step: this step has nothing to apply
         self._sleepers.drop_gradients(groups)
         return True
 
-    def _after(self, optimizer: torch.optim.Optimizer, _args: object, _kwargs: object) -> None:
+    def _after(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Count the update if it happened, and write the values of the next one."""
-        if is_compiling():
-            record.apart(self._after, optimizer)
+        if hooks.compiling():
+            from lrkit.binding.compiled import apart
+
+            apart(self._after, optimizer, args, kwargs)
             return
         if not self._armed:
             return  # a subclass's step() that calls super().step() comes here twice
         self._armed = False
-        if getattr(optimizer, "found_inf", None) is not None and record.skipped(optimizer):
+        if getattr(optimizer, "found_inf", None) is not None and hooks.skipped(optimizer):
             return
         self._count = self._cell.number[0] = self._count + 1
         self._values.write(optimizer.param_groups, self._count)
@@ -272,24 +290,31 @@ class Driver(record.Owner):
         if "param_groups" in state_dict:  # without, torch's own loading says what is missing
             groups = state_dict["param_groups"]
             check_known(groups, state_dict.get("state", {}), "load_state_dict")
-            for key, drive in self.drives.by_key.items():
-                drive.check_names(groups, f"load_state_dict({key}=…)")
-            self._kept = self.drives.reconciled(groups, "load_state_dict")
+            for key, course in self.plan.courses.items():
+                course.check_names(groups, f"load_state_dict({key}=…)")
+            self._kept = self.plan.reconciled(groups, "load_state_dict")
 
     def _after_load(self, _optimizer: torch.optim.Optimizer) -> None:
         """Take up what was kept of the record, bring it into its form, complete it, and write the values."""
-        self.drives = self.drives.with_kept(self._kept)
+        self.plan = self.plan.with_kept(self._kept)
         self._began, self._watchful = False, True
         self.sync()
+        lost = self._sleepers.without_state(groups := self.optimizer.param_groups, self.optimizer.state, self._count)
+        if lost:
+            names = ", ".join(repr(groups[i].get("name", i)) for i in lost)
+            raise StateError(
+                f"load_state_dict: group {names} is awake at step {self._count}, and its optimizer state was not loaded: a "
+                "distributed checkpoint passes over what is frozen when it is read. Load it inside `with attachment.paused():`."
+            )
 
-    def _dry(self, groups: Groups) -> bool:
+    def _dry(self, groups: ParamGroups) -> bool:
         """Whether this is the step with all rates at 0 by which torch's distributed checkpoints create missing state."""
         zeros = [group["lr"] for group in groups if "lr" in group]
         return (
             len(zeros) == len(groups) == len(self._values)
             and all(self._values.rate_left(i) is not zero for i, zero in enumerate(zeros))
             and all(float(zero) == 0.0 for zero in zeros)
-            and record.without_gradient(self.optimizer)
+            and hooks.without_gradient(self.optimizer)
         )
 
     @contextmanager
@@ -305,36 +330,43 @@ class Driver(record.Owner):
 
     # -- the closed loop ------------------------------------------------------------------------------------------------
 
-    def hear(self, names: list[str], metrics: Mapping[str, float]) -> list[dict[str, Any]]:
+    def hear(self, names: list[str], metrics: Mapping[str, float]) -> bool:
         """Let these controllers hear what was measured.
 
         Returns:
-            The events, in order.
+            Whether one of them took the run back to a snapshot.
         """
-        events = []
+        back = False
         for name in names:
-            controller = self.drives.controllers[name]
+            controller = self.plan.controllers[name]
             if controller.metric not in metrics:
                 continue
             before = self._states[name]
             after = controller.heard(before, metrics[controller.metric])
             if len(after) != len(before):
-                raise InputError(
-                    f"{name}: heard() returned {len(after)} numbers for {len(before)}. Return as many as start() does."
-                )
+                came = f"{len(after)} numbers for {len(before)}"
+                raise InputError(f"{name}: heard() returned {came}. Return as many as start() does.")
             event = controller.act(before, after, self.optimizer)
             tensor = record.state_tensor(after)
             for group in self.optimizer.param_groups:
                 group[record.STATE + name] = tensor
             self._states[name] = after
             if event is not None:
-                events.append({"step": self.step, "by": name, **event})
-                self._void = self._void or "back_to" in event
-                self._watchful = True
+                back = back or "back_to" in event
                 self.sync()
-                for owner in record.owners(self.optimizer):
-                    owner.note(events[-1])
-        return events
+                self._note({"step": self.step, "by": name, **event})
+        self._void = self._void or back
+        self._watchful = self._watchful or back
+        return back
+
+    def _note(self, event: dict[str, Any]) -> None:
+        """Remember what happened; what lay after the step that the run went back to is undone."""
+        for one in self.events if "back_to" in event else ():
+            if one["step"] > event["back_to"] and "back_to" not in one:
+                one["undone"] = True
+        self.events.append(event)
+        for owner in hooks.owners(self.optimizer):
+            owner.note(event)
 
 
 def _own_record(_optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> None:
@@ -362,4 +394,4 @@ def check_foreign(optimizer: torch.optim.Optimizer, step: int | None = None) -> 
 
 def driver_of(optimizer: torch.optim.Optimizer) -> Driver | None:
     """What drives this optimizer, if anything."""
-    return next((owner for owner in record.owners(optimizer) if isinstance(owner, Driver)), None)
+    return next((owner for owner in hooks.owners(optimizer) if isinstance(owner, Driver)), None)

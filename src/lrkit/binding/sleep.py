@@ -10,11 +10,13 @@ Knows parameters and the first stage of a schedule.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
 from lrkit.binding.processes import parallel
-from lrkit.binding.record import Groups
+from lrkit.binding.record import ParamGroups
 from lrkit.errors import StateError
 from lrkit.schedules.base import Schedule
 from lrkit.schedules.parts import Hold, Join
@@ -41,14 +43,14 @@ class Sleepers:
     def __bool__(self) -> bool:
         return bool(self._until)
 
-    def plan(self, schedules: list[Schedule | None]) -> None:
+    def arrange(self, schedules: list[Schedule | None]) -> None:
         """Say what drives the rate of each group."""
         turns = ((i, sleeps_until(schedule)) for i, schedule in enumerate(schedules))
         self._until = {i: until for i, until in turns if until > 0}
         if not self._until:
             self.wake()
 
-    def tuck(self, groups: Groups, step: int, paused: bool) -> None:
+    def tuck(self, groups: ParamGroups, step: int, paused: bool) -> None:
         """Put to sleep whose turn has not come by this step, wake the others.
 
         Raises:
@@ -71,7 +73,15 @@ class Sleepers:
                 for parameter in self._frozen[i]:
                     parameter.requires_grad_(False)
 
-    def drop_gradients(self, groups: Groups) -> None:
+    def without_state(self, groups: ParamGroups, state: Mapping[Any, Any], step: int) -> list[int]:
+        """Places of groups that have been awake by this step, and for which an optimizer that has state holds none."""
+        woken = [i for i, until in self._until.items() if until < step]
+        others = [p for i, group in enumerate(groups) if i not in woken for p in group["params"]]
+        if not any(state.get(p) for p in others):
+            return []
+        return [i for i in woken if not any(state.get(p) for p in groups[i]["params"])]
+
+    def drop_gradients(self, groups: ParamGroups) -> None:
         """Take their gradients, so that the optimizer passes them over."""
         for i in self._asleep:
             for parameter in groups[i]["params"]:

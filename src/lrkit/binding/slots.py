@@ -18,6 +18,10 @@ from torch import Tensor
 
 from lrkit.errors import InputError
 
+_OTHER_NAMES = {
+    "beta1": "betas[0]", "beta2": "betas[1]", "betas": "betas[0]", "momentum": "betas[0]", "wd": "weight_decay",
+    "learning_rate": "lr", "rate": "lr", "eta": "lr",
+}  # fmt: skip
 _ITEM = re.compile(r"(\w+)\[(\d+)\]")
 
 
@@ -70,8 +74,9 @@ class Slot:
         value = self.present(group)
         if not _numeric(value):
             have = numeric_keys(group)
-            near = difflib.get_close_matches(self.key, have, 1, cutoff=0.5)
-            hint = f"Did you mean {near[0]!r}? It has" if near else "it has"
+            other = [_OTHER_NAMES[self.key]] if _OTHER_NAMES.get(self.key) in have else []
+            near = other or difflib.get_close_matches(self.key, have, 1, cutoff=0.5)
+            hint = f"Did you mean {near[0]!r}? It has" if near else "It has"
             raise InputError(f"{call}({self.key}=…): group {i} has no number {self.key!r}. {hint} {', '.join(have)}.")
         number = float(value)
         if not math.isfinite(number) or number < 0:

@@ -12,8 +12,8 @@ from typing import Any
 from torch import Tensor
 
 from lrkit.binding import record
-from lrkit.binding.drive import Drive
-from lrkit.binding.record import Groups
+from lrkit.binding.course import Course
+from lrkit.binding.record import ParamGroups
 from lrkit.binding.slots import Slot
 from lrkit.schedules.base import Schedule
 
@@ -35,12 +35,12 @@ class Values:
     def __len__(self) -> int:
         return self._size
 
-    def plan(self, groups: Groups, drives: Mapping[str, Drive], scales: Mapping[str, float]) -> None:
+    def arrange(self, groups: ParamGroups, courses: Mapping[str, Course], scales: Mapping[str, float]) -> None:
         """Read from the groups what does not change from update to update.
 
         Args:
             groups: Each with its bases.
-            drives: key → what drives it.
+            courses: key → what drives it.
             scales: key → what the controllers make of it.
         """
         places: dict[tuple[int, str], int] = {}
@@ -48,23 +48,23 @@ class Values:
         self._size = len(groups)
         watched: dict[tuple[int, str], None] = {}
         for i, group in enumerate(groups):
-            for key, drive in drives.items():
-                schedule = drive.schedule_of(group)
+            for key, course in courses.items():
+                schedule = course.schedule_of(group)
                 if schedule is None:
                     continue
                 place = places.setdefault((id(schedule), key), len(places))
                 if place == len(self._factors):
                     self._factors.append((schedule, scales[key]))
                 base = 1.0 if schedule.base is not None else float(group[record.BASE + key])
-                present = drive.slot.present(group)
-                if drive.slot.index is None and type(present) is float:
+                present = course.slot.present(group)
+                if course.slot.index is None and type(present) is float:
                     self._plain.append((i, key, place, base))
                     continue
-                watched[i, drive.slot.field] = None
+                watched[i, course.slot.field] = None
                 if isinstance(present, Tensor) and not present.requires_grad:
-                    self._tensors.append((i, drive.slot, place, base, present))
+                    self._tensors.append((i, course.slot, place, base, present))
                 else:
-                    self._other.append((i, drive.slot, place, base))
+                    self._other.append((i, course.slot, place, base))
             watched[i, "lr"] = None  # by its identity a dry step is told from a rate that is 0
         known = {(i, key): n for n, (i, key, _, _) in enumerate(self._plain)}
         self._watched = [one for one in watched if one not in known]
@@ -81,7 +81,7 @@ class Values:
             out[i][slot.key] = factors[place] * base
         return out
 
-    def write(self, groups: Groups, step: int) -> None:
+    def write(self, groups: ParamGroups, step: int) -> None:
         """Write the values of a step, and remember what was left there."""
         factors = []
         for schedule, scale in self._factors:
@@ -100,7 +100,7 @@ class Values:
             left += [groups[i].get(field) for i, field in self._watched]
         self._left = left
 
-    def untouched(self, groups: Groups) -> bool:
+    def untouched(self, groups: ParamGroups) -> bool:
         """Whether the groups hold the very objects that were left there, and no torch scheduler has marked them."""
         if len(groups) != self._size or "initial_lr" in groups[0]:
             return False
@@ -119,6 +119,15 @@ class Values:
                 if tensor._version != version:
                     return False
         return True
+
+    def overruled(self, groups: ParamGroups) -> list[tuple[str, float, float]]:
+        """Plain values that are not as they were left: key, what is there, what was left."""
+        found = []
+        for (i, key, _, _), left in zip(self._plain, self._left, strict=False):
+            there = groups[i].get(key) if i < len(groups) else None
+            if isinstance(there, float) and there != left:
+                found.append((key, there, left))
+        return found
 
     def rate_left(self, i: int) -> Any:
         """The very object that was left as a group's lr."""

@@ -1,6 +1,6 @@
 """The bench on which candidates run: the same start, the same batches, the same random numbers for each.
 
-Drives the rates itself, so an attached schedule is paused and only asked for its shape. Counts every update and every forward
+Plan the rates itself, so an attached schedule is paused and only asked for its shape. Counts every update and every forward
 of `validate`. Knows no search.
 """
 
@@ -17,7 +17,9 @@ import torch
 from torch import nn
 
 from lrkit.binding.driver import driver_of
-from lrkit.binding.record import BASE, owners, rates_of
+from lrkit.binding.hooks import owners
+from lrkit.binding.rates import rates_of
+from lrkit.binding.record import BASE
 from lrkit.binding.slots import slot, unshare
 from lrkit.errors import InputError
 from lrkit.schedules.base import Schedule
@@ -175,8 +177,8 @@ class Bench:
         for base, group in zip(self.bases, self.optimizer.param_groups, strict=True):
             factor = 1.0 if at is None else self.schedule(at)
             if at is not None and self._driver is not None:
-                for key in self._driver.drives.by_key:
-                    own = self._driver.drives.schedule_of(key, group)
+                for key in self._driver.plan.courses:
+                    own = self._driver.plan.schedule_of(key, group)
                     if key == "lr":
                         if self._follow:
                             factor = 1.0 if own is None else own(at)

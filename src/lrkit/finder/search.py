@@ -142,7 +142,7 @@ def _plan(
     """The real run's schedule and its updates."""
     driver = driver_of(optimizer)
     if schedule is None and driver is not None:
-        own = driver.drives.schedule_of("lr", optimizer.param_groups[0])
+        own = driver.plan.schedule_of("lr", optimizer.param_groups[0])
         if own is not None:
             schedule = own
     if steps is None and isinstance(schedule, Schedule):

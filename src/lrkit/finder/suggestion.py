@@ -93,7 +93,8 @@ class Suggestion:
             StateError: If nothing was found: the status says why.
         """
         from lrkit.binding.driver import driver_of
-        from lrkit.binding.record import BASE, rates_of
+        from lrkit.binding.rates import rates_of
+        from lrkit.binding.record import BASE
         from lrkit.binding.slots import slot, unshare
 
         if not self.found:
@@ -102,7 +103,7 @@ class Suggestion:
         bases = rates_of(optimizer)
         targets = [self.lr * base / bases[0] for base in bases]
         driver = driver_of(optimizer)
-        driven = driver is not None and "lr" in driver.drives.by_key
+        driven = driver is not None and "lr" in driver.plan.courses
         for group, target in zip(optimizer.param_groups, targets, strict=True):
             if not driven or BASE + "lr" not in group:
                 slot("lr").put(group, target)

@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.compiler import is_compiling
 
-from lrkit.binding.record import Owner, apart, has_updates, skipped, without_gradient
+from lrkit.binding.hooks import Owner, compiling, skipped, without_gradient
+from lrkit.binding.record import has_updates
 from lrkit.errors import InputError, StateError, whole
 from lrkit.gauges.quantities import total_norm, update_ratio
 from lrkit.run import Run, Writer
@@ -201,9 +201,11 @@ class Watch(Owner):
 
     # -- the hooks ------------------------------------------------------------------------------------------------------
 
-    def _on_before(self, optimizer: torch.optim.Optimizer, _args: object, _kwargs: object) -> None:
-        if is_compiling():
-            apart(self._on_before, optimizer)
+    def _on_before(self, optimizer: torch.optim.Optimizer, args: object, kwargs: object) -> None:
+        if compiling():
+            from lrkit.binding.compiled import apart
+
+            apart(self._on_before, optimizer, args, kwargs)
             return
         self._armed = not self._paused and not _dry(optimizer)
         if not self._armed:
@@ -212,9 +214,11 @@ class Watch(Owner):
         sampled = self._step % self._every == 0
         self._before = [p.detach().clone() for p in _trained(optimizer)] if sampled else None
 
-    def _on_after(self, optimizer: torch.optim.Optimizer, _args: object, _kwargs: object) -> None:
-        if is_compiling():
-            apart(self._on_after, optimizer)
+    def _on_after(self, optimizer: torch.optim.Optimizer, args: object, kwargs: object) -> None:
+        if compiling():
+            from lrkit.binding.compiled import apart
+
+            apart(self._on_after, optimizer, args, kwargs)
             return
         if not self._armed:
             return

@@ -56,6 +56,27 @@ def heard(given: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[str, fl
     return {name: float(value) for name, value in named.items() if name in wanted}
 
 
+def check_heard(given: Mapping[str, Any], measured: Mapping[str, Any], prefix: str) -> None:
+    """Refuse a controller that listens for a metric of the evaluation which the evaluation does not measure.
+
+    Args:
+        given: The keywords meant for `attach`.
+        measured: What the host's evaluation gave.
+        prefix: With which the host's names of such metrics begin.
+
+    Raises:
+        InputError: If there is one.
+    """
+    controllers = given.get("controllers", ())
+    names = {re.sub(r"\W", "_", name) for name in measured}
+    for one in controllers if isinstance(controllers, list | tuple) else [controllers]:
+        if one.metric.startswith(prefix) and one.metric not in names:
+            have = ", ".join(sorted(name for name in names if name.startswith(prefix))) or "nothing of the kind"
+            raise InputError(
+                f"Schedules(…): {one.name} listens for {one.metric!r}, and the evaluation gave {have}. Name one of those."
+            )
+
+
 def attach_at(optimizer: Optimizer, given: Mapping[str, Any], done: int = 0) -> Attachment:
     """`attach`, where ``step=`` counts only if the optimizer carries no record: the same script starts a run and resumes it.
 

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from lrkit.binding.attach import Attachment, attached
 from lrkit.errors import InputError, MissingExtra, StateError
-from lrkit.integrations.keywords import attach_at, heard, missing
+from lrkit.integrations.keywords import attach_at, check_heard, heard, missing
 from lrkit.integrations.torch import as_torch
 
 try:
@@ -45,6 +45,8 @@ class Schedules(Callback):
         if each and given:
             raise InputError("Schedules(…): either a mapping for each optimizer or keywords for all. Put the keywords inside.")
         for one in each or (given,):
+            if not isinstance(one, Mapping):
+                raise InputError(f"Schedules({one!r:.60}): say what it drives, e.g. lr={one!r:.60}.")
             missing("Schedules", one)
         self.attachments: list[Attachment] = []
         self._before: list[Attachment] = []
@@ -83,6 +85,8 @@ class Schedules(Callback):
     def on_validation_end(self, trainer: Trainer, _module: LightningModule) -> None:
         """Report what is logged."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            for given in self._each or (self._given,):
+                check_heard(given, trainer.callback_metrics, "val")
             self._report({name: value for name, value in trainer.callback_metrics.items() if name != "loss"})
 
     def _attach(self, trainer: Trainer, module: LightningModule, counted: int = 0) -> None:
@@ -121,6 +125,9 @@ def scheduled(module: LightningModule, optimizer: Optimizer, **given: Any) -> di
         InputError: As `lrkit.attach`; if there are controllers, which nobody would report to.
         StateError: As `lrkit.attach`.
     """
+    if not isinstance(optimizer, Optimizer):
+        came = type(optimizer).__name__
+        raise InputError(f"scheduled(module, {came}): the second must be the torch optimizer, got a {came}. Pass it alone.")
     missing("scheduled", given)
     if "controllers" in given:
         raise InputError("scheduled(controllers=…): nobody would report to them. Use the callback: Schedules(controllers=…).")

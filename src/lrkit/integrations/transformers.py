@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lrkit.binding.attach import Attachment, attached
 from lrkit.errors import MissingExtra, StateError
-from lrkit.integrations.keywords import attach_at, heard, missing
+from lrkit.integrations.keywords import attach_at, check_heard, heard, missing
 from lrkit.integrations.torch import Passive
 
 try:
@@ -78,7 +78,10 @@ class Schedules(TrainerCallback):
 
     def on_log(self, _args: TrainingArguments, _state: TrainerState, _control: TrainerControl, **kwargs: Any) -> None:
         """Report what is logged while training."""
-        metrics = heard(self._given, kwargs.get("logs") or {}) if self._training else {}
+        logs = kwargs.get("logs") or {}
+        if self._training and any(name.startswith("eval_") for name in logs):
+            check_heard(self._given, logs, "eval_")
+        metrics = heard(self._given, logs) if self._training else {}
         if metrics and self.attachment is not None:
             self.attachment.report(**metrics)
 

@@ -277,6 +277,19 @@ class TestDivergenceGuard:
             assert run["t"][4:].tolist() == [11, 12, 13]
             assert run["lr"].tolist() == pytest.approx([0.1] * 4 + [0.03] * 3)
 
+    def test_what_another_controller_did_since_then_is_undone_and_marked(self):
+        model = Quadratic()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        both = [Plateau(patience=0, factor=0.5), DivergenceGuard(model, every=4)]
+        attachment = attach(optimizer, lr="constant", controllers=both)
+        descend(model, optimizer, attachment, 10)
+        attachment.report(loss=5.0)
+        assert optimizer.param_groups[0]["lr"] == 0.05
+        attachment.report(loss=math.nan)
+        cut, _, back = attachment.events
+        assert cut["undone"] is True and back["back_to"] == 4
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(0.03)
+
     def test_what_else_is_named_goes_back_too(self):
         class Average:
             def __init__(self):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -95,9 +94,3 @@ class Controller(ABC):
         if below is not None and value >= below:
             raise InputError(f"{call}({name}={value:g}): {name} must be below {below:g}, got {value:g}.")
         object.__setattr__(self, name, value)
-
-
-def read_settings(controller: Controller, recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """Those recorded settings that the controller has."""
-    own = controller.settings()
-    return {name: value for name, value in recorded.items() if name in own}

@@ -1,4 +1,4 @@
-"""Drive: what drives one key of an optimizer's groups, and what cannot be driven."""
+"""Course: what drives one key of an optimizer's groups, and what cannot be driven."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from dataclasses import dataclass
 from typing import Any
 
 from lrkit.binding import record
-from lrkit.binding.record import Groups
+from lrkit.binding.record import ParamGroups
 from lrkit.binding.slots import Slot
 from lrkit.errors import InputError
 from lrkit.schedules.base import Schedule
 
 
 @dataclass(frozen=True)
-class Drive:
+class Course:
     """What drives one key: group's name, or None for every group → schedule."""
 
     slot: Slot
     by_name: dict[str | None, Schedule]
 
     def name_of(self, group: Mapping[str, Any]) -> str | None:
-        """Under which name a group is driven: its own, the one that it lies under (``head`` of ``head/no_decay``), else None."""
+        """Under which name a group is driven: its own, one it lies under (``vit`` of ``vit.blocks.3/no_decay``), else None."""
         name = group.get("name")
         while isinstance(name, str) and name not in self.by_name:
-            name = name.rpartition("/")[0] or None
+            name = name[: max(name.rfind("/"), name.rfind("."), 0)] or None
         return name
 
     def schedule_of(self, group: Mapping[str, Any]) -> Schedule | None:
         """The schedule of a group, if it is driven."""
         return self.by_name.get(self.name_of(group))
 
-    def check_names(self, groups: Groups, call: str) -> None:
+    def check_names(self, groups: ParamGroups, call: str) -> None:
         """Refuse a name that no group has."""
         known = {self.name_of(group) for group in groups}
         for name in self.by_name:
@@ -41,7 +41,7 @@ class Drive:
                 have = ", ".join(repr(n) for n in names if n is not None) or "no named group; give groups a 'name'"
                 raise InputError(f"{call}: there is no group {name!r}; the optimizer has {have}.")
 
-    def check_bases(self, groups: Groups) -> None:
+    def check_bases(self, groups: ParamGroups) -> None:
         """Refuse what cannot be driven: no number, no number of at least 0, 0 under a factor, a beta that would reach 1."""
         key = self.slot.key
         bases: dict[str | None, list[float]] = {}
