@@ -366,7 +366,7 @@ class Driver(hooks.Owner):
                 one["undone"] = True
         self.events.append(event)
         for owner in hooks.owners(self.optimizer):
-            owner.note(event)
+            owner.note(self.events)
 
 
 def _own_record(_optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> None:

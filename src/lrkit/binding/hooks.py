@@ -5,7 +5,7 @@ Knows torch's optimizers; knows no schedule and no record.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -34,8 +34,8 @@ class Owner:
         finally:
             self._paused = before
 
-    def note(self, event: Mapping[str, Any]) -> None:
-        """Take notice of something that a controller did."""
+    def note(self, events: Sequence[Mapping[str, Any]]) -> None:
+        """Take notice of what has happened so far; the last of it just now."""
 
 
 def compiling() -> bool:

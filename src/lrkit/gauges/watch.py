@@ -9,7 +9,7 @@ Knows optimizers and tensors. Knows no loop, no model internals, no illness.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -164,11 +164,11 @@ class Watch(Owner):
         """The row of the last update, on the host; empty before the first."""
         return {name: float(value) for name, value in (self._row or {}).items()}
 
-    def note(self, event: Mapping[str, Any]) -> None:
-        """Remember what a controller did, in ``meta["events"]``; where it went back to a snapshot, the rows since then go."""
+    def note(self, events: Sequence[Mapping[str, Any]]) -> None:
+        """Remember what controllers did, in ``meta["events"]``; where one went back to a snapshot, the rows since then go."""
         self.flush()
-        self.add_meta(events=[*self.meta.get("events", []), dict(event)])
-        back = event.get("back_to")
+        self.add_meta(events=[dict(event) for event in events])
+        back = events[-1].get("back_to")
         if back is not None:
             self._rows = {step: row for step, row in self._rows.items() if step < back}
             self._step, self._waiting = int(back), {}

@@ -194,7 +194,18 @@ def _diagnosis(heading: str, diagnosis: Diagnosis) -> str:
         cards = f'<div class="card good"><h3>healthy</h3><p>{escape(diagnosis.well)}</p></div>'
     if diagnosis.missing:
         cards += f'<p class="quiet">Not in the log: {escape(", ".join(diagnosis.missing))}.</p>'
-    return _row(to_svg(figure, f"{heading}: loss and rate over the steps"), cards)
+    return _row(to_svg(figure, f"{heading}: loss and rate over the steps"), cards + _events(diagnosis.run))
+
+
+def _events(run: Run) -> str:
+    """What controllers did, as a watch remembers it."""
+    events = [one for one in run.meta.get("events", ()) if isinstance(one, Mapping) and {"step", "by", "what"} <= one.keys()]
+    lines = (
+        f"<li>step {escape(str(one['step']))}, {escape(str(one['by']))}: {escape(str(one['what']))}"
+        f"{' (undone)' if one.get('undone') else ''}</li>"
+        for one in events
+    )
+    return f'<div class="card"><h3>events</h3><ul>{"".join(lines)}</ul></div>' if events else ""
 
 
 def _card(finding: Finding) -> str:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from binding.test_attach import build, through_a_file, train
-from lrkit import attach, watch
+from lrkit import attach, report, watch
 from lrkit.binding.controllers import Controller, DivergenceGuard, Greedy, Plateau
 from lrkit.errors import InputError, StateError
 from lrkit.run import Run
@@ -272,6 +272,7 @@ class TestDivergenceGuard:
                 attachment.report(loss=math.nan if t == 10 else loss)
                 w.amend(t=t)
         for run in (w.run, Run.load(tmp_path / "run")):
+            assert "back from step 11 to step 4, lr × 0.3" in report(run, tmp_path / "report.html").read_text()
             assert run.meta["events"][0]["what"] == "back from step 11 to step 4, lr × 0.3"
             assert run.step.tolist() == [0, 1, 2, 3, 4, 5, 6]
             assert run["t"][4:].tolist() == [11, 12, 13]
