@@ -1,13 +1,14 @@
 """Every key of every group can be driven, each by its own schedule, by one attachment or by several."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
 from torch import nn
 
-from binding.test_attach import build, train
-from lrkit import attach, groups
+from binding.test_attach import DATA, build, train
+from lrkit import attach, find, groups
 from lrkit.binding.attach import attached
 from lrkit.errors import InputError, StateError
 
@@ -216,3 +217,54 @@ class TestSeveralAttachments:
         attach(resumed, weight_decay="linear 10")
         train(again, resumed, 3, 4)
         assert resumed.param_groups[0]["weight_decay"] == pytest.approx(0.006)
+
+
+class TestHardCases:
+    def test_a_whole_numbers_tensor_is_refused(self):
+        optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=torch.tensor(1))
+        with pytest.raises(InputError, match=r"lr of group 0 is a tensor of whole numbers. Make it a float's"):
+            attach(optimizer, lr="linear 4")
+
+    def test_one_item_has_one_name(self):
+        _, optimizer = build("adamw")
+        attach(optimizer, **{"betas[0]": "constant"})
+        with pytest.raises(StateError, match="is driven already"):
+            attach(optimizer, **{"betas[00]": "constant"})
+
+    def test_the_record_cannot_be_driven(self):
+        _, optimizer = build("adamw")
+        attach(optimizer, lr="constant")
+        with pytest.raises(InputError, match="has no number 'lrkit_base_lr'"):
+            attach(optimizer, lrkit_base_lr="linear 4")
+
+    @pytest.mark.parametrize("bases", [{"betas[0]": 1.5}, {"lr": {"head": 0.0}}, {"lr": {"body": 5.0}}])
+    def test_a_base_that_attach_would_refuse_is_refused(self, bases):
+        optimizer = two_groups(torch.optim.Adam)
+        attachment = attach(optimizer, lr={"head": "linear 10"}, **{"betas[0]": "constant"})
+        before = copy.deepcopy(optimizer.state_dict()["param_groups"])
+        with pytest.raises(InputError, match="rebase"):
+            attachment.rebase(**bases)
+        assert optimizer.state_dict()["param_groups"] == before
+
+    def test_the_finders_rate_is_refused_for_absolute_values(self):
+        model, optimizer = build("adam")
+        attach(optimizer, lr="base 0.05 (cosine 12)")
+        found = find(model, optimizer, lambda m, b: m(b).square().mean(), [DATA[t] for t in range(12)], steps=12, budget=4)
+        if not found.found:
+            found = dataclasses.replace(found, status="ok", lr=0.1)
+        with pytest.raises(InputError, match="has absolute values"):
+            found.apply(optimizer)
+
+    @pytest.mark.parametrize("how", ["a late group stands first", "all groups are new"])
+    def test_the_step_is_not_lost_with_the_first_group(self, how):
+        model, optimizer = build("adam")
+        attachment = attach(optimizer, lr="linear 12")
+        train(model, optimizer, 0, 8)
+        if how == "all groups are new":
+            optimizer.param_groups.clear()
+            optimizer.add_param_group({"params": list(model.parameters()), "lr": 0.1})
+        else:
+            optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))], "lr": 0.1})
+            optimizer.param_groups.insert(0, optimizer.param_groups.pop())
+        train(model, optimizer, 8, 9)
+        assert attachment.step == 9

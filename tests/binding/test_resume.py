@@ -253,7 +253,7 @@ class TestRebase:
 
     def test_to_zero_is_refused(self):
         _, optimizer = build("adam")
-        with pytest.raises(InputError, match="every base would be 0"):
+        with pytest.raises(InputError, match="lr is 0 in every group"):
             attach(optimizer, lr="linear 10").rebase(lr=0.0)
 
 

@@ -1,12 +1,18 @@
 """A group whose rate is held at 0 sleeps until its turn: nothing moves, nothing is computed for it, nothing is kept."""
 
+import copy
+import gc
+import pickle
+
 import pytest
 import torch
 from torch import nn
 
 from binding.test_attach import through_a_file
 from lrkit import attach, find, parse
+from lrkit.binding.controllers import DivergenceGuard
 from lrkit.binding.sleep import sleeps_until
+from lrkit.snapshot import preserved
 
 TEXT = {"body": "hold 4 at 0 > warmup 2 > cosine 6", "head": "warmup 2 > cosine 10"}
 DATA = torch.randn(12, 8, 3, generator=torch.Generator().manual_seed(1))
@@ -132,3 +138,69 @@ class TestASleepingGroup:
         find(model, optimizer, loss, [DATA[t] for t in range(12)], steps=12, max_steps=6, budget=3)
         assert seen == {True}
         assert not model[0].weight.requires_grad
+
+
+class TestHardCases:
+    """Whoever drives the model next finds out who froze what."""
+
+    def wakes(self, model, optimizer, start=2):
+        before = model[0].weight.detach().clone()
+        train(model, optimizer, start, 6)
+        assert model[0].weight.requires_grad and not torch.equal(before, model[0].weight)
+
+    def test_a_new_optimizer_of_the_same_model(self):
+        model, optimizer = build()
+        attach(optimizer, lr=TEXT)
+        train(model, optimizer, 0, 2)
+        again = torch.optim.AdamW([{"params": g["params"], "lr": 0.01, "name": g["name"]} for g in optimizer.param_groups])
+        attach(again, lr=TEXT, step=2)
+        self.wakes(model, again)
+
+    def test_copies_of_model_and_optimizer(self):
+        pair = build()
+        attach(pair[1], lr=TEXT)
+        train(*pair, 0, 2)
+        for copied in (copy.deepcopy(pair), pickle.loads(pickle.dumps(pair))):
+            attach(copied[1], lr=TEXT)
+            self.wakes(*copied)
+
+    def test_nobody_after_the_driven_optimizer_is_gone(self):
+        model, optimizer = build()
+        attach(optimizer, lr=TEXT)
+        del optimizer
+        gc.collect()
+        assert all(p.requires_grad for p in model.parameters())
+
+    def test_a_snapshot_of_sleep_put_back_when_all_are_awake(self):
+        model, optimizer = build()
+        attach(optimizer, lr=TEXT)
+        train(model, optimizer, 0, 2)
+        with preserved(model, optimizer):
+            train(model, optimizer, 2, 8)
+        assert not model[0].weight.requires_grad
+        self.wakes(model, optimizer)
+
+    def test_a_guard_that_goes_back_beyond_the_turn(self):
+        model, optimizer = build()
+        attachment = attach(optimizer, lr=TEXT, controllers=DivergenceGuard(model))
+        train(model, optimizer, 0, 6)
+        attachment.report(loss=float("nan"))
+        assert attachment.step == 0 and not model[0].weight.requires_grad
+        train(model, optimizer, 0, 4)
+        self.wakes(model, optimizer, 4)
+
+    def test_a_head_that_was_frozen_by_hand_keeps_the_body_awake(self):
+        model, optimizer = build()
+        model[2].requires_grad_(False)
+        attach(optimizer, lr=TEXT)
+        train(model, optimizer, 0, 6)
+        assert model[0].weight.requires_grad
+
+    def test_absolute_values_sleep_as_factors_do(self):
+        assert sleeps_until(parse("base 0.1 (hold 4 at 0 > cosine 6)")) == 4
+
+    def test_no_state_dict_carries_the_mark(self):
+        _, optimizer = build()
+        attach(optimizer, lr=TEXT)
+        assert optimizer.param_groups[0]["lrkit_asleep"] == "11"
+        assert "lrkit_asleep" not in optimizer.state_dict()["param_groups"][0]

@@ -90,7 +90,7 @@ def attach(
         "total": total, "steps_per_epoch": steps_per_epoch,
         "tokens_per_step": tokens_per_step, "samples_per_step": samples_per_step,
     }  # fmt: skip
-    courses = {key: Course(slot(key), _by_group("attach", key, spec, clock)) for key, spec in keys.items()}
+    courses = {slot(key).key: Course(slot(key), _by_group("attach", key, spec, clock)) for key, spec in keys.items()}
     mode, listening = check_mode(on_mismatch), _checked(controllers, courses)
     step = None if step is None else whole("attach", "step", step, least=0)
     driver = driver_of(optimizer) or Driver(optimizer)
@@ -133,6 +133,10 @@ def _checked(controllers: Controller | Sequence[Controller], courses: Mapping[st
     for one in listed:
         if not isinstance(one, Controller):
             raise InputError(f"attach(controllers=…): {one!r} is no controller. Pass Plateau(), for example.")
+        if one.key.startswith("betas"):
+            raise InputError(
+                f"attach(controllers=…): {one.name} would scale {one.key!r}, and a beta must stay below 1. Scale lr."
+            )
         if one.key not in courses:
             raise InputError(
                 f"attach(controllers=…): {one.name} scales {one.key!r}, which is not driven here. Say {one.key}='constant'."
@@ -225,24 +229,19 @@ class Attachment:
     ) -> list[float | None]:
         """One base a group; None where it stays."""
         self._check_driven("rebase", key)
-        for schedule in self._driver.plan.courses[key].by_name.values():
-            if schedule.base is not None:
-                raise InputError(
-                    f"rebase({key}=…): {str(schedule)!r} has absolute values, which no base multiplies. Use replace."
-                )
         course = self._driver.plan.courses[key]
         if isinstance(base, Mapping):
             Course(course.slot, dict.fromkeys(base, Hold())).check_names(groups, f"rebase({key}=…)")
             under = Course(course.slot, dict.fromkeys(base, Hold()))
             each: list[Any] = [base.get(str(under.name_of(group))) for group in groups]
+            for one, group in zip(each, groups, strict=True):
+                if one is not None and course.schedule_of(group) is None:
+                    raise InputError(f"rebase({key}=…): nothing drives {key} of group {group['name']!r}. Set it in the group.")
         else:
             each = list(base) if isinstance(base, list | tuple) else [base] * len(groups)
         if len(each) != len(groups):
             raise InputError(f"rebase({key}=…): got {len(each)} bases for {len(groups)} groups. Give one a group.")
-        values = [None if one is None and isinstance(base, Mapping) else real("rebase", key, one, least=0.0) for one in each]
-        if all(value == 0 for value in values):
-            raise InputError(f"rebase({key}=…): every base would be 0, and 0 × a factor stays 0. Give one above 0.")
-        return values
+        return [None if one is None and isinstance(base, Mapping) else real("rebase", key, one, least=0.0) for one in each]
 
     def replace(
         self,
@@ -276,7 +275,7 @@ class Attachment:
             self._check_driven("replace", key)
             courses[key] = Course(slot(key), _by_group("replace", key, spec, clock))
             courses[key].check_names(self.optimizer.param_groups, f"replace({key}=…)")
-            courses[key].check_bases(self.optimizer.param_groups)
+            courses[key].check_bases(self.optimizer.param_groups, "replace")
             courses[key].check_length(self.step, "replace")
         self._driver.change(courses)
         self._clock = clock
@@ -329,6 +328,8 @@ class Attachment:
 
 def _measured(name: str, value: object) -> float:
     try:
+        if isinstance(value, str | bytes | bool):
+            raise TypeError
         return float(value.detach() if isinstance(value, Tensor) else value)  # type: ignore[arg-type]
     except (TypeError, ValueError, RuntimeError, OverflowError):
         came = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)[:60]

@@ -41,26 +41,24 @@ class Course:
                 have = ", ".join(repr(n) for n in names if n is not None) or "no named group; give groups a 'name'"
                 raise InputError(f"{call}: there is no group {name!r}; the optimizer has {have}.")
 
-    def check_bases(self, groups: ParamGroups) -> None:
+    def check_bases(self, groups: ParamGroups, call: str) -> None:
         """Refuse what cannot be driven: no number, no number of at least 0, 0 under a factor, a beta that would reach 1."""
         key = self.slot.key
         bases: dict[str | None, list[float]] = {}
         for i, group in enumerate(groups):
             schedule = self.schedule_of(group)
             if schedule is not None:
-                base = group.get(record.BASE + key, self.slot.number(group, "attach", i))
+                base = group[record.BASE + key] if record.BASE + key in group else self.slot.number(group, call, i)
                 bases.setdefault(self.name_of(group), []).append(base)
                 highest = schedule.bounds[1] * (1.0 if schedule.base is not None else base)
                 if self.slot.field == "betas" and 1 <= highest < math.inf:
                     raise InputError(
-                        f"attach({key}=…): {schedule} takes {key} to {highest:g}, and a beta stays below 1. Lower it."
+                        f"{call}({key}=…): {schedule} takes {key} to {highest:g}, and a beta stays below 1. Lower it."
                     )
         for name, found in bases.items():
             if not any(found) and self.by_name[name].base is None:
                 where = "every group" if name is None else f"group {name!r}"
-                raise InputError(
-                    f"attach({key}=…): {key} is 0 in {where}, and 0 × a factor stays 0. Set {key} in the optimizer first."
-                )
+                raise InputError(f"{call}({key}=…): {key} is 0 in {where}, and 0 × a factor stays 0. Give it a base above 0.")
 
     def check_length(self, step: int, call: str) -> None:
         """Refuse a schedule that would have ended before the updates already done."""

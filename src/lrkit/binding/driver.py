@@ -9,21 +9,21 @@ Knows schedules, controllers and torch's optimizers. Knows no loop, no epoch: a 
 
 from __future__ import annotations
 
-import math
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from lrkit.binding import hooks, record
-from lrkit.binding.controllers.base import Controller, State
+from lrkit.binding.controllers.base import Controller, checked
+from lrkit.binding.controllers.memory import Memory
 from lrkit.binding.course import Course
 from lrkit.binding.plan import Plan
 from lrkit.binding.record import ParamGroups
-from lrkit.binding.resume import Kept, OnMismatch, check_known
+from lrkit.binding.resume import Kept, OnMismatch, check_foreign, check_known
 from lrkit.binding.sleep import Sleepers
 from lrkit.binding.slots import slot, unshare
 from lrkit.binding.values import Values
@@ -38,13 +38,14 @@ class Driver(hooks.Owner):
         self.plan = Plan()
         self.attachments: list[Any] = []  # whose keys these are
         self.events: list[dict[str, Any]] = []  # what controllers did, and who was overruled
-        self._states: dict[str, State] = {}
+        self._memory = Memory()
         self._sleepers = Sleepers()
         self._count = 0
         self._cell = record.StepCell(0)  # whose tensor is in every group
         self._values = Values()
         self._kept: list[Kept] = []  # of a checkpoint that is being loaded
-        self._armed = self._void = self._began = False
+        self._armed = self._void = self._settled = False
+        self._begun: set[str] = set()  # controllers that have seen the first update
         self._watchful = True  # whether the next update has something rare to see to
         self._handles: list[Any] = []
 
@@ -57,10 +58,6 @@ class Driver(hooks.Owner):
     def step(self) -> int:
         """Updates done; the next update is number `step`."""
         return record.read_step(self.optimizer.param_groups[0]) or 0
-
-    def _scale_of(self, key: str) -> float:
-        """The product of what the controllers make of a key."""
-        return math.prod(self._states[name][0] for name, one in self.plan.controllers.items() if one.key == key)
 
     def values(self, step: int | None = None) -> list[dict[str, float]]:
         """What each group's driven keys are at a step (None: the next), one dict a group; the controllers as they stand."""
@@ -84,7 +81,7 @@ class Driver(hooks.Owner):
         wanted = self.plan.joined_by(courses, controllers, mode)
         for key, course in courses.items():
             course.check_names(groups, f"attach({key}=…)")
-            course.check_bases(groups)
+            course.check_bases(groups, "attach")
         if "lr" in courses:
             check_foreign(self.optimizer, step)
         if self.active and step is not None and step != self.step:
@@ -109,6 +106,7 @@ class Driver(hooks.Owner):
         for group in groups if "lr" in courses else ():
             if "initial_lr" in group:  # left by a scheduler that is gone: it is the base that its rates came from
                 slot("lr").put(group, group.pop("initial_lr"))
+        self._settled = False
         self.sync(step)
         self.open()
 
@@ -125,7 +123,20 @@ class Driver(hooks.Owner):
         self.sync()
 
     def rebase(self, bases: Mapping[str, Sequence[float | None]]) -> None:
-        """Change base values: key → one a group; None, and a group that is not driven, stay as they are."""
+        """Change base values: key → one a group; None, and a group that is not driven, stay as they are.
+
+        Raises:
+            InputError: If a key has absolute values, or could not be attached with these bases.
+        """
+        groups: ParamGroups = self.optimizer.param_groups
+        for key, values in bases.items():
+            for schedule in self.plan.courses[key].by_name.values():
+                if schedule.base is not None:
+                    raise InputError(
+                        f"rebase({key}=…): {str(schedule)!r} has absolute values, which no base multiplies. Use replace."
+                    )
+            trial = [group if v is None else {**group, record.BASE + key: v} for group, v in zip(groups, values, strict=True)]
+            self.plan.courses[key].check_bases(trial, "rebase")
         for key, values in bases.items():
             for group, value in zip(self.optimizer.param_groups, values, strict=True):
                 if value is not None and record.BASE + key in group:
@@ -137,6 +148,9 @@ class Driver(hooks.Owner):
         keys, controllers = list(keys), list(controllers)
         for key in (*keys, *(record.CONTROLLER + name for name in controllers)):
             self._drop(key)
+        for name in controllers:
+            self.plan.controllers[name].end(self.optimizer)
+            self._begun.discard(name)
         self.plan = self.plan.without(keys, controllers)
         if self.plan.courses:
             self.sync()
@@ -161,7 +175,8 @@ class Driver(hooks.Owner):
                 optimizer.register_load_state_dict_pre_hook(self._before_load),
                 optimizer.register_load_state_dict_post_hook(self._after_load),
             ]
-        self._began, self._watchful = False, True
+            weakref.finalize(optimizer, self._sleepers.wake).atexit = False  # whoever drives the model next finds it awake
+        self._watchful = True
 
     def sync(self, step: int | None = None) -> None:
         """Read the record anew, complete it in the groups that lack one, and write the values.
@@ -172,24 +187,19 @@ class Driver(hooks.Owner):
         groups: ParamGroups = self.optimizer.param_groups
         for key in self.plan.courses:
             unshare(self.optimizer, key)
-        self._count = (record.read_step(groups[0]) or 0) if step is None else step
+        there = (done for group in groups if (done := record.read_step(group)) is not None)
+        self._count = next(there, self._count) if step is None else step  # a late group may stand first
         self._cell = record.StepCell(self._count)
-        self._states = {}
-        for name, controller in self.plan.controllers.items():
-            start, kept = controller.start(), groups[0].get(record.STATE + name)
-            known = isinstance(kept, Tensor) and kept.numel() == len(start)
-            self._states[name] = tuple(kept.tolist()) if known and kept is not None else start
-        states = {record.STATE + name: record.state_tensor(state) for name, state in self._states.items()}
+        self._memory.read(self.plan.controllers, groups)
         for i, group in enumerate(groups):
             for key, course in self.plan.courses.items():
                 if course.schedule_of(group) is not None and record.BASE + key not in group:
                     group[record.BASE + key] = course.slot.number(group, "attach", i)
             group[record.STEP] = self._cell.tensor  # a host may have moved it to a device, or made it an int
             record.write_spec(group, record.read_spec(group) | self.plan.spec_of(group))
-            group.update(states)
-        scales = {key: self._scale_of(key) for key in self.plan.courses}
+        scales = {key: self._memory.scale_of(key, self.plan.controllers) for key in self.plan.courses}
         self._values.arrange(groups, self.plan.courses, scales)
-        self._sleepers.arrange([self.plan.schedule_of("lr", group) for group in groups])
+        self._sleepers.arrange(groups, [self.plan.schedule_of("lr", group) for group in groups])
         self._values.write(groups, self._count)
         self._sleepers.tuck(groups, self._count, self._paused)
         self._watchful = True
@@ -213,7 +223,8 @@ class Driver(hooks.Owner):
                 record.write_spec(group, spec)
             if record.BASE + key in group:
                 slot(key).put(group, group.pop(record.BASE + key))
-            group.pop(record.STATE + key.removeprefix(record.CONTROLLER), None)
+            if key.startswith(record.CONTROLLER):
+                group.pop(record.STATE + key.removeprefix(record.CONTROLLER), None)
 
     # -- the hooks ------------------------------------------------------------------------------------------------------
 
@@ -256,11 +267,13 @@ class Driver(hooks.Owner):
         Returns:
             Whether there is an update to be made.
         """
-        if not self._began:
+        if not self._settled:
             self._settle_rest(groups)
-            for controller in self.plan.controllers.values():
+            self._settled = True
+        for name, controller in self.plan.controllers.items():
+            if name not in self._begun:
                 controller.begin(self.optimizer)
-            self._began = True
+                self._begun.add(name)
         void, self._void = self._void, False
         self._watchful = bool(self._sleepers)
         if void and not closure and hooks.without_gradient(self.optimizer):
@@ -297,7 +310,9 @@ class Driver(hooks.Owner):
     def _after_load(self, _optimizer: torch.optim.Optimizer) -> None:
         """Take up what was kept of the record, bring it into its form, complete it, and write the values."""
         self.plan = self.plan.with_kept(self._kept)
-        self._began, self._watchful = False, True
+        self._settled, self._watchful = False, True
+        self._begun.clear()
+        self._count = 0  # where the checkpoint holds no record
         self.sync()
         lost = self._sleepers.without_state(groups := self.optimizer.param_groups, self.optimizer.state, self._count)
         if lost:
@@ -337,20 +352,19 @@ class Driver(hooks.Owner):
             Whether one of them took the run back to a snapshot.
         """
         back = False
+        if self._paused:
+            return back  # what the finder tries is none of theirs
+        groups: ParamGroups = self.optimizer.param_groups
+        if not self._memory.holds(names, groups):
+            self.sync()  # somebody has put an earlier state back
         for name in names:
             controller = self.plan.controllers[name]
             if controller.metric not in metrics:
                 continue
-            before = self._states[name]
-            after = controller.heard(before, metrics[controller.metric])
-            if len(after) != len(before):
-                came = f"{len(after)} numbers for {len(before)}"
-                raise InputError(f"{name}: heard() returned {came}. Return as many as start() does.")
+            before = self._memory[name]
+            after = checked(name, before, controller.heard(before, metrics[controller.metric]))
             event = controller.act(before, after, self.optimizer)
-            tensor = record.state_tensor(after)
-            for group in self.optimizer.param_groups:
-                group[record.STATE + name] = tensor
-            self._states[name] = after
+            self._memory.keep(name, after, groups)
             if event is not None:
                 back = back or "back_to" in event
                 self.sync()
@@ -375,21 +389,7 @@ def _own_record(_optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -
         step = record.read_step(group)
         if step is not None:
             group[record.STEP] = record.step_tensor(step)
-
-
-def check_foreign(optimizer: torch.optim.Optimizer, step: int | None = None) -> None:
-    """Refuse a torch scheduler on the same groups; where `step` is said, one that is gone and left its mark is none."""
-    here = hasattr(optimizer.step, "_wrapped_by_lr_sched")  # what a torch scheduler makes of the optimizer that it drives
-    if any("initial_lr" in group for group in optimizer.param_groups) and (here or step is None):
-        advice = (
-            "Remove that scheduler and build the optimizer anew"
-            if here
-            else "If it is gone, and the groups are a checkpoint's, say attach(…, step=updates done): its initial_lr is the base"
-        )
-        raise StateError(
-            "attach(optimizer): a torch scheduler has been made on it (its groups hold 'initial_lr'), and two cannot drive one "
-            f"rate. {advice}."
-        )
+            group.pop(record.ASLEEP, None)
 
 
 def driver_of(optimizer: torch.optim.Optimizer) -> Driver | None:

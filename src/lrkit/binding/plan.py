@@ -63,6 +63,9 @@ class Plan:
         for name in names:
             if names.count(name) > 1:
                 raise InputError(f"attach(controllers=…): two controllers are called {name!r}. Give one another name=….")
+        guards = [str(one.name) for one in (*self.controllers.values(), *controllers) if one.alone]
+        if len(guards) > 1:
+            raise InputError(f"attach(controllers=…): {' and '.join(guards)} would undo each other's work. Attach one of them.")
         named = {str(one.name): one for one in controllers}
         modes = dict.fromkeys((*courses, *(record.CONTROLLER + name for name in named)), mode)
         return Plan(self.courses | courses, self.controllers | named, self.modes | modes, mode)

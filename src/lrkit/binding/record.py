@@ -23,6 +23,7 @@ from torch import Tensor
 from lrkit.errors import InputError
 
 STEP, SPEC, BASE, STATE = "lrkit_step", "lrkit_spec", "lrkit_base_", "lrkit_state_"
+ASLEEP = "lrkit_asleep"  # which parameters of a sleeping group were frozen; for copies of the optimizer, not for state dicts
 CONTROLLER = "controller "  # before the name of a controller, where the key of a schedule stands in a spec
 ParamGroups = list[dict[str, Any]]
 
@@ -78,7 +79,7 @@ def write_spec(group: dict[str, Any], spec: Mapping[str, str]) -> None:
 
 def forget(group: dict[str, Any]) -> None:
     """Take the whole record out of a group."""
-    for key in [key for key in group if key in (STEP, SPEC) or key.startswith((BASE, STATE))]:
+    for key in [key for key in group if key in (STEP, SPEC, ASLEEP) or key.startswith((BASE, STATE))]:
         del group[key]
 
 

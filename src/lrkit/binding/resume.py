@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
+import torch
+
 from lrkit.binding import record
 from lrkit.binding.controllers.base import Controller
 from lrkit.errors import InputError, LrkitError, StateError
@@ -118,6 +120,21 @@ def check_known(groups: list[dict[str, Any]], state: Mapping[Any, Any], call: st
         raise StateError(
             f"{call}: updates were taken without lrkit's record, so the position is unknown. Load such a checkpoint before you "
             "attach, then say attach(…, step=number of updates done)."
+        )
+
+
+def check_foreign(optimizer: torch.optim.Optimizer, step: int | None = None) -> None:
+    """Refuse a torch scheduler on the same groups; where `step` is said, one that is gone and left its mark is none."""
+    here = hasattr(optimizer.step, "_wrapped_by_lr_sched")  # what a torch scheduler makes of the optimizer that it drives
+    if any("initial_lr" in group for group in optimizer.param_groups) and (here or step is None):
+        advice = (
+            "Remove that scheduler and build the optimizer anew"
+            if here
+            else "If it is gone, and the groups are a checkpoint's, say attach(…, step=updates done): its initial_lr is the base"
+        )
+        raise StateError(
+            "attach(optimizer): a torch scheduler has been made on it (its groups hold 'initial_lr'), and two cannot drive one "
+            f"rate. {advice}."
         )
 
 

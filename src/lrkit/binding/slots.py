@@ -72,7 +72,9 @@ class Slot:
             InputError: If there is no number, or one that is not finite and at least 0.
         """
         value = self.present(group)
-        if not _numeric(value):
+        if isinstance(value, Tensor) and not value.is_floating_point():
+            raise InputError(f"{call}({self.key}=…): {self.key} of group {i} is a tensor of whole numbers. Make it a float's.")
+        if not _numeric(value) or self.key.startswith("lrkit_"):
             have = numeric_keys(group)
             other = [_OTHER_NAMES[self.key]] if _OTHER_NAMES.get(self.key) in have else []
             near = other or difflib.get_close_matches(self.key, have, 1, cutoff=0.5)
@@ -89,7 +91,7 @@ class Slot:
 def slot(key: str) -> Slot:
     """The slot that a key names."""
     item = _ITEM.fullmatch(key)
-    return Slot(key, key) if item is None else Slot(key, item[1], int(item[2]))
+    return Slot(key, key) if item is None else Slot(f"{item[1]}[{int(item[2])}]", item[1], int(item[2]))
 
 
 def numeric_keys(group: Mapping[str, Any]) -> list[str]:
@@ -119,5 +121,5 @@ def unshare(optimizer: torch.optim.Optimizer, key: str) -> None:
 
 def _numeric(value: Any) -> bool:
     if isinstance(value, Tensor):
-        return value.numel() == 1 and not value.is_complex() and value.dtype is not torch.bool
+        return value.numel() == 1 and value.is_floating_point()
     return isinstance(value, Real) and not isinstance(value, bool)

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from binding.test_attach import build, through_a_file, train
-from lrkit import attach, report, watch
+from binding.test_attach import DATA, STEPS, build, through_a_file, train
+from lrkit import attach, find, report, watch
 from lrkit.binding.controllers import Controller, DivergenceGuard, Greedy, Plateau
 from lrkit.errors import InputError, StateError
 from lrkit.run import Run
@@ -405,3 +405,114 @@ class TestOnResume:
         attach(other, lr="constant")
         with pytest.raises(StateError, match=r"controller plateau was driven by .*, now nothing drives it"):
             train(model, other, 1, 2)
+
+
+class TestHardCases:
+    def test_what_was_added_or_set_since_the_snapshot_stays(self):
+        model = Quadratic()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        attachment = attach(optimizer, lr="constant", controllers=DivergenceGuard(model))
+        descend(model, optimizer, attachment, 3)
+        late = nn.Parameter(torch.ones(1))
+        optimizer.add_param_group({"params": [late], "lr": 0.5})
+        handle = model.register_forward_hook(lambda *_: None)
+        optimizer.param_groups[0]["weight_decay"] = 0.01
+        late.grad = torch.ones(1)
+        descend(model, optimizer, attachment, 1)
+        late.grad = torch.ones(1)
+        optimizer.step()
+        attachment.report(loss=math.nan)
+        assert attachment.step == 0 and len(optimizer.param_groups) == 2 and late in optimizer.state
+        assert handle.id in model._forward_hooks and optimizer.param_groups[0]["weight_decay"] == 0.01
+        assert attachment.values() == [{"lr": pytest.approx(0.03)}, {"lr": pytest.approx(0.15)}]
+
+    def test_what_the_finder_tries_is_not_heard(self):
+        model, optimizer = build("adam")
+        attachment = attach(optimizer, lr="constant", controllers=Plateau(patience=0, factor=0.1))
+
+        def one(model, batch, optimizer):
+            optimizer.zero_grad()
+            loss = model(batch).square().mean()
+            loss.backward()
+            attachment.report(loss=loss)
+            optimizer.step()
+            return loss
+
+        find(model, optimizer, lambda model, batch: None, [DATA[t] for t in range(STEPS)], steps=20, step=one, budget=2)
+        assert attachment.events == [] and optimizer.param_groups[0]["lr"] == 0.1
+        one(model, DATA[0], optimizer)
+        assert optimizer.param_groups[0]["lr"] == 0.1
+
+    def test_one_guard_for_two_optimizers_keeps_them_apart(self):
+        model = Quadratic()
+        first, second = (torch.optim.SGD(model.parameters(), lr=0.1) for _ in range(2))
+        guard = DivergenceGuard(model)
+        a, b = (attach(o, lr="constant", controllers=guard) for o in (first, second))
+        descend(model, first, a, 5)
+        descend(model, second, b, 3)
+        a.report(loss=math.nan)
+        assert (a.step, b.step) == (0, 3)
+
+    def test_two_guards_are_refused(self):
+        model = Quadratic()
+        both = [DivergenceGuard(model, name="one"), DivergenceGuard(model, name="other", metric="val")]
+        with pytest.raises(InputError, match="one and other would undo each other's work"):
+            attach(torch.optim.SGD(model.parameters(), lr=0.1), lr="constant", controllers=both)
+
+    def test_a_second_attachment_does_not_move_the_snapshot(self):
+        model = Quadratic()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+        attachment = attach(optimizer, lr="constant", controllers=DivergenceGuard(model))
+        descend(model, optimizer, attachment, 2)
+        attach(optimizer, weight_decay="linear 10")
+        descend(model, optimizer, attachment, 1)
+        attachment.report(loss=math.nan)
+        assert attachment.step == 0
+
+    @pytest.mark.parametrize("after", [(math.nan,), (-2.0,), (math.inf,), (), None, ("x",), 3])
+    def test_a_state_that_is_none_is_refused(self, after):
+        class Broken(Controller):
+            def start(self):
+                return (1.0,)
+
+            def heard(self, state, value):
+                return after
+
+        _, optimizer = build("adam")
+        attachment = attach(optimizer, lr="constant", controllers=Broken())
+        with pytest.raises(InputError, match=r"broken: heard\(\) returned"):
+            attachment.report(loss=1.0)
+        assert attachment.values() == [{"lr": 0.1}]
+
+    def test_a_beta_is_not_scaled(self):
+        with pytest.raises(InputError, match="a beta must stay below 1"):
+            attach(build("adam")[1], **{"betas[0]": "constant"}, controllers=Greedy(key="betas[0]"))
+
+    def test_a_controller_named_like_a_key_keeps_its_scale_when_that_is_let_go(self):
+        _, optimizer = build("adamw")
+        attachment = attach(optimizer, lr="constant", controllers=Plateau(name="weight_decay", patience=0))
+        decay = attach(optimizer, weight_decay="constant")
+        attachment.report(loss=1.0)
+        attachment.report(loss=1.0)
+        decay.detach()
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(0.01)
+
+    @pytest.mark.parametrize("loss", ["0.5", True])
+    def test_a_text_or_a_truth_is_no_loss(self, loss):
+        with pytest.raises(InputError, match="must be one number"):
+            attach(build("adam")[1], lr="constant", controllers=Plateau()).report(loss=loss)
+
+    def test_what_has_no_state_cannot_go_back(self):
+        with pytest.raises(InputError, match=r"DivergenceGuard\(also=5\): must be modules or objects with a state"):
+            DivergenceGuard(Quadratic(), also=5)
+
+    @pytest.mark.parametrize("growth", [0.05, 0.3])
+    def test_an_exponential_rise_is_seen_before_it_overflows(self, growth):
+        guard = DivergenceGuard(Quadratic())
+        state = guard.start()
+        noise = torch.randn(400, generator=torch.Generator().manual_seed(0))
+        for t in range(400):
+            state = guard.heard(state, (1.0 if t < 200 else (1 + growth) ** (t - 200)) + 0.05 * float(noise[t]))
+            if state[0] < 1:
+                break
+        assert 200 < t < 280, "at 5 % a report when it is some twenty times its level"

@@ -9,9 +9,10 @@ no schedule.
 from __future__ import annotations
 
 import json
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -33,6 +34,8 @@ class Controller(ABC):
     Raises:
         InputError: If one of them is no text.
     """
+
+    alone: ClassVar[bool] = False  # whether no other of this sort may stand beside it
 
     metric: str = "loss"
     key: str = "lr"
@@ -66,6 +69,9 @@ class Controller(ABC):
     def begin(self, optimizer: torch.optim.Optimizer) -> None:  # noqa: B027
         """Called once before the first update after attaching or loading."""
 
+    def end(self, optimizer: torch.optim.Optimizer) -> None:  # noqa: B027
+        """Called when it is detached: let go of what was kept for this optimizer."""
+
     def act(self, before: State, after: State, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:  # noqa: ARG002
         """What there is to tell of a report, once heard; a controller that does more than scale does it here.
 
@@ -77,7 +83,8 @@ class Controller(ABC):
         Returns:
             ``{"what": …}`` for the events; None where nothing happened.
         """
-        return None if after[0] == before[0] else {"what": f"{self.key} × {after[0] / before[0]:.4g}"}
+        times = f"× {after[0] / before[0]:.4g}" if before[0] else f"scaled by {after[0]:.4g}"
+        return None if after[0] == before[0] else {"what": f"{self.key} {times}"}
 
     def settings(self) -> dict[str, Any]:
         """The settings, plain values only: what a record can hold."""
@@ -94,3 +101,24 @@ class Controller(ABC):
         if below is not None and value >= below:
             raise InputError(f"{call}({name}={value:g}): {name} must be below {below:g}, got {value:g}.")
         object.__setattr__(self, name, value)
+
+
+def checked(name: str, before: State, after: object) -> State:
+    """What a controller returned, if it is a state.
+
+    Args:
+        name: The controller's.
+        before: The state before.
+        after: What `heard` returned.
+
+    Raises:
+        InputError: If it is not as many numbers as before, the first of them a finite scale of at least 0.
+    """
+    try:
+        state = tuple(float(number) for number in after)  # type: ignore[attr-defined]
+        if len(state) == len(before) > 0 and 0 <= state[0] < math.inf:
+            return state
+        came = f"{len(state)} numbers for {len(before)}" if len(state) != len(before) else f"the scale {state[0]:g}"
+    except (TypeError, ValueError):
+        came = repr(after)[:60]
+    raise InputError(f"{name}: heard() returned {came}. Return as many as start() does, the first a finite scale of at least 0.")
