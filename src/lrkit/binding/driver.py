@@ -16,11 +16,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch.compiler import is_compiling
 
 from lrkit.binding import hooks, record
 from lrkit.binding.controllers.base import Controller, checked
 from lrkit.binding.controllers.memory import Memory
 from lrkit.binding.course import Course
+from lrkit.binding.hooks import compiler
 from lrkit.binding.plan import Plan
 from lrkit.binding.record import ParamGroups
 from lrkit.binding.resume import Kept, OnMismatch, check_foreign, check_known
@@ -230,7 +232,7 @@ class Driver(hooks.Owner):
 
     def _before(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """See that the values are in force, and arm."""
-        if hooks.compiling():
+        if is_compiling() or compiler() is not None:
             from lrkit.binding.compiled import apart
 
             apart(self._before, optimizer, args, kwargs)
@@ -283,7 +285,7 @@ class Driver(hooks.Owner):
 
     def _after(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Count the update if it happened, and write the values of the next one."""
-        if hooks.compiling():
+        if is_compiling() or compiler() is not None:
             from lrkit.binding.compiled import apart
 
             apart(self._after, optimizer, args, kwargs)

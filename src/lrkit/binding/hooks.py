@@ -11,16 +11,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C._dynamo.eval_frame import get_eval_frame_callback  # no public way says what the compiler does next
-from torch.compiler import is_compiling
+from torch._C._dynamo import eval_frame  # no public way says whether the compiler watches
+
+compiler = eval_frame.get_eval_frame_callback  # not None: it would compile what is called natively
 
 
 class Owner:
     """Whose hooks an optimizer carries; it can be told to keep still for a while, and is told what happened.
 
     A hook is a bound method, by which its owner is found. torch.compile has to leave it alone, for traced it would compile anew
-    each step: so each hook begins by handing itself to `compiled.apart` where the compiler watches. A wrapper around every call
-    would cost as much as counting a step does.
+    each step: so each hook begins by handing itself to `compiled.apart` where the compiler traces it, or watches what it calls.
+    A wrapper around every call would cost as much as counting a step does.
     """
 
     _paused = False
@@ -36,11 +37,6 @@ class Owner:
 
     def note(self, events: Sequence[Mapping[str, Any]]) -> None:
         """Take notice of what has happened so far; the last of it just now."""
-
-
-def compiling() -> bool:
-    """Whether the compiler watches: it traces what runs here, or runs it natively and would compile what that calls."""
-    return is_compiling() or get_eval_frame_callback() is not None
 
 
 def owners(optimizer: torch.optim.Optimizer) -> list[Owner]:

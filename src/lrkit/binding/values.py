@@ -29,6 +29,7 @@ class Values:
         self._watched: list[tuple[int, str]] = []  # what else may not change behind our back: group's place, field
         self._left: list[Any] = []  # the very objects left: the plain ones' first, then the watched ones'
         self._versions: list[int] = []  # of the tensors, when they were written
+        self._one: tuple[Schedule, float, str, float] | None = None  # where there is one plain value: all that it takes
         self._rates: dict[int, int] = {}  # group's place → where its lr is among those left
         self._size = 0
 
@@ -70,6 +71,11 @@ class Values:
         self._watched = [one for one in watched if one not in known]
         known |= {one: len(self._plain) + n for n, one in enumerate(self._watched)}
         self._rates = {i: n for (i, key), n in known.items() if key == "lr"}
+        if len(groups) == len(self._plain) == len(known) == 1:
+            ((_, key, place, base),) = self._plain
+            self._one = (*self._factors[place], key, base)
+        else:
+            self._one = None
 
     def at(self, step: int) -> list[dict[str, float]]:
         """key → value at a step, one dict a group."""
@@ -83,6 +89,11 @@ class Values:
 
     def write(self, groups: ParamGroups, step: int) -> None:
         """Write the values of a step, and remember what was left there."""
+        if self._one is not None:
+            schedule, scale, key, base = self._one
+            value = groups[0][key] = schedule(step) * scale * base
+            self._left[:] = (value,)
+            return
         factors = []
         for schedule, scale in self._factors:
             factors.append(schedule(step) * scale)  # a comprehension is one call more
@@ -104,8 +115,10 @@ class Values:
         """Whether the groups hold the very objects that were left there, and no torch scheduler has marked them."""
         if len(groups) != self._size or "initial_lr" in groups[0]:
             return False
-        n = 0
         left = self._left
+        if self._one is not None:
+            return groups[0].get(self._one[2]) is left[0]
+        n = 0
         for i, field, _, _ in self._plain:
             if groups[i].get(field) is not left[n]:
                 return False
