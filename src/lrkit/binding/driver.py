@@ -59,7 +59,7 @@ class Driver(hooks.Owner):
     @property
     def step(self) -> int:
         """Updates done; the next update is number `step`."""
-        return record.read_step(self.optimizer.param_groups[0]) or 0
+        return next(record.steps(self.optimizer.param_groups), 0)
 
     def values(self, step: int | None = None) -> list[dict[str, float]]:
         """What each group's driven keys are at a step (None: the next), one dict a group; the controllers as they stand."""
@@ -189,8 +189,7 @@ class Driver(hooks.Owner):
         groups: ParamGroups = self.optimizer.param_groups
         for key in self.plan.courses:
             unshare(self.optimizer, key)
-        there = (done for group in groups if (done := record.read_step(group)) is not None)
-        self._count = next(there, self._count) if step is None else step  # a late group may stand first
+        self._count = next(record.steps(groups), self._count) if step is None else step
         self._cell = record.StepCell(self._count)
         self._memory.read(self.plan.controllers, groups)
         for i, group in enumerate(groups):

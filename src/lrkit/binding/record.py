@@ -13,7 +13,7 @@ Whoever checkpoints the optimizer has checkpointed the schedule. Knows torch's g
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy
@@ -55,6 +55,11 @@ def read_step(group: Mapping[str, Any]) -> int | None:
     """The step on record, whatever form a host gave it; None where there is none."""
     step = group.get(STEP)
     return None if step is None else int(step)
+
+
+def steps(groups: ParamGroups) -> Iterator[int]:
+    """The steps on record; a late group, which has none yet, may stand first."""
+    return (step for group in groups if (step := read_step(group)) is not None)
 
 
 def read_spec(group: Mapping[str, Any]) -> dict[str, str]:
