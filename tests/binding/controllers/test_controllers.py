@@ -128,9 +128,13 @@ class TestGreedy:
         scales = heard(Greedy(patience=0, factor=0.5, floor=0.5, reset=2), [1.0] * 4)
         assert scales == [2.0, 1.0, 0.5, 1.0]
 
+    def test_cools_down_when_it_starts_anew(self):
+        scales = heard(Greedy(patience=0, factor=0.5, floor=0.5, reset=1, cooldown=1), [1.0] * 6)
+        assert scales == [2.0, 1.0, 1.0, 1.0, 1.0, 2.0]
+
     @pytest.mark.hosts
     @pytest.mark.filterwarnings("default")
-    @settings(deadline=None)
+    @settings(deadline=None, max_examples=2000)
     @given(
         losses=st.lists(st.sampled_from([0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1]), max_size=80),
         patience=st.integers(0, 3),

@@ -167,5 +167,7 @@ class Greedy(_Patient):
         if bad > self.patience:
             scale = max(scale * self.factor, self.floor)
             left -= scale <= self.floor
-            return self.start() if left <= 0 else (scale, best, good, 0.0, float(self.cooldown), warming, left)
+            if left <= 0:
+                scale, best, good, _, _, warming, left = self.start()
+            return scale, best, good, 0.0, float(self.cooldown), warming, left
         return scale, best, good, bad, cooling, warming, left
