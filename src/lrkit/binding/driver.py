@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch.compiler import is_compiling
+from torch.compiler import is_dynamo_compiling
 
 from lrkit.binding import hooks, record
 from lrkit.binding.controllers.base import Controller, checked
@@ -24,7 +24,7 @@ from lrkit.binding.controllers.memory import Memory
 from lrkit.binding.course import Course
 from lrkit.binding.hooks import compiler
 from lrkit.binding.plan import Plan
-from lrkit.binding.record import ParamGroups
+from lrkit.binding.record import STEP, ParamGroups
 from lrkit.binding.resume import Kept, OnMismatch, check_foreign, check_known
 from lrkit.binding.sleep import Sleepers
 from lrkit.binding.slots import slot, unshare
@@ -231,7 +231,7 @@ class Driver(hooks.Owner):
 
     def _before(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """See that the values are in force, and arm."""
-        if is_compiling() or compiler() is not None:
+        if is_dynamo_compiling() or compiler() is not None:
             from lrkit.binding.compiled import apart
 
             apart(self._before, optimizer, args, kwargs)
@@ -241,12 +241,12 @@ class Driver(hooks.Owner):
             return
         groups: ParamGroups = optimizer.param_groups
         cell = self._cell
-        if groups[0].get(record.STEP) is not cell.tensor or cell.number[0] != self._count or not self._values.untouched(groups):
+        if groups[0].get(STEP) is not cell.tensor or cell.number[0] != self._count or not self._values.untouched(groups):
             if self._dry(groups):
                 return
             if "lr" in self.plan.courses:
                 check_foreign(optimizer)
-            if groups[0].get(record.STEP) is cell.tensor and cell.number[0] == self._count:
+            if groups[0].get(STEP) is cell.tensor and cell.number[0] == self._count:
                 self._note_overruled(groups)
             self.sync()
         self._armed = not self._watchful or self._prepare(groups, any(one is not None for one in (*args[1:], *kwargs.values())))
@@ -284,7 +284,7 @@ class Driver(hooks.Owner):
 
     def _after(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Count the update if it happened, and write the values of the next one."""
-        if is_compiling() or compiler() is not None:
+        if is_dynamo_compiling() or compiler() is not None:
             from lrkit.binding.compiled import apart
 
             apart(self._after, optimizer, args, kwargs)

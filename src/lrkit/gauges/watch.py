@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.compiler import is_compiling
+from torch.compiler import is_dynamo_compiling
 
 from lrkit.binding.hooks import Owner, compiler, skipped, without_gradient
 from lrkit.binding.record import has_updates
@@ -203,7 +203,7 @@ class Watch(Owner):
     # -- the hooks ------------------------------------------------------------------------------------------------------
 
     def _on_before(self, optimizer: torch.optim.Optimizer, args: object, kwargs: object) -> None:
-        if is_compiling() or compiler() is not None:
+        if is_dynamo_compiling() or compiler() is not None:
             from lrkit.binding.compiled import apart
 
             apart(self._on_before, optimizer, args, kwargs)
@@ -216,7 +216,7 @@ class Watch(Owner):
         self._before = [p.detach().clone() for p in _trained(optimizer)] if sampled else None
 
     def _on_after(self, optimizer: torch.optim.Optimizer, args: object, kwargs: object) -> None:
-        if is_compiling() or compiler() is not None:
+        if is_dynamo_compiling() or compiler() is not None:
             from lrkit.binding.compiled import apart
 
             apart(self._on_after, optimizer, args, kwargs)
