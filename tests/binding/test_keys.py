@@ -266,5 +266,6 @@ class TestHardCases:
         else:
             optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))], "lr": 0.1})
             optimizer.param_groups.insert(0, optimizer.param_groups.pop())
+            attach(optimizer, eps="constant")  # nor is it by a second attachment, which comes before the next update
         train(model, optimizer, 8, 9)
         assert attachment.step == 9

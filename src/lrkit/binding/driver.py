@@ -91,11 +91,11 @@ class Driver(hooks.Owner):
         meant = wanted  # who says the step means what is attached now, whatever is on record
         if step is None:
             check_known(groups, self.optimizer.state, "attach(optimizer)")
-            step = record.read_step(groups[0]) or 0
-        elif record.read_step(groups[0]) not in (None, step):
+            step = self.step
+        elif any(done != step for done in record.steps(groups)):
             raise StateError(
-                f"attach(step={step}): the optimizer's own record says {record.read_step(groups[0])} updates. Leave step out: it "
-                "is for a checkpoint from before lrkit. To begin elsewhere, attach, detach, and attach again."
+                f"attach(step={step}): the optimizer's own record says {self.step} updates. Leave step out: it is for a "
+                "checkpoint from before lrkit. To begin elsewhere, attach, detach, and attach again."
             )
         elif mode == "refuse":
             meant = self.plan.joined_by(courses, controllers, "replace")
@@ -310,7 +310,7 @@ class Driver(hooks.Owner):
 
     def _after_load(self, _optimizer: torch.optim.Optimizer) -> None:
         """Take up what was kept of the record, bring it into its form, complete it, and write the values."""
-        self.plan = self.plan.with_kept(self._kept)
+        self.plan, self._kept = self.plan.with_kept(self._kept), []
         self._settled, self._watchful = False, True
         self._begun.clear()
         self._count = 0  # where the checkpoint holds no record

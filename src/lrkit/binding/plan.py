@@ -108,5 +108,5 @@ class Plan:
         kept = {one.key for one in found if one.there is not None and self.modes.get(one.key, self.rest) == "keep"}
         for key in {one.key for one in found} - kept:
             if key in self.courses:
-                self.courses[key].check_length(record.read_step(groups[0]) or 0, call)
+                self.courses[key].check_length(next(record.steps(groups), 0), call)
         return [recorded(groups, key, self.controllers) for key in kept]

@@ -116,7 +116,7 @@ def _with_settings(controller: Controller, text: str) -> Controller:
 
 def check_known(groups: list[dict[str, Any]], state: Mapping[Any, Any], call: str) -> None:
     """Refuse updates without a record of them."""
-    if groups and record.STEP not in groups[0] and record.has_updates(state):
+    if all(record.STEP not in group for group in groups) and record.has_updates(state):
         raise StateError(
             f"{call}: updates were taken without lrkit's record, so the position is unknown. Load such a checkpoint before you "
             "attach, then say attach(…, step=number of updates done)."

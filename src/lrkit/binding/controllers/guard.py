@@ -141,11 +141,11 @@ class DivergenceGuard(Controller):
                 "DivergenceGuard: the loss is not finite before the first update. Look at the model and the first batch."
             )
         groups = optimizer.param_groups
-        at = record.read_step(groups[0]) or 0
+        at = next(record.steps(groups), 0)
         kept.pop("fresh", None)
         kept["good"]()
         optimizer.zero_grad(set_to_none=True)
-        back = record.read_step(groups[0]) or 0
+        back = next(record.steps(groups), 0)
         return {"what": f"back from step {at} to step {back}, {self.key} × {self.factor:.4g}", "from": at, "back_to": back}
 
     def _capture(self, optimizer: torch.optim.Optimizer) -> Restore:
@@ -190,7 +190,7 @@ def _state_of(optimizer: torch.optim.Optimizer) -> Restore:
 
 def _record_of(optimizer: torch.optim.Optimizer) -> Restore:
     """The step, and what controllers remember; bases and schedules were meant to stay."""
-    step = record.read_step(optimizer.param_groups[0]) or 0
+    step = next(record.steps(optimizer.param_groups), 0)
     states = {key: value for key, value in optimizer.param_groups[0].items() if key.startswith(record.STATE)}
 
     def restore() -> None:
