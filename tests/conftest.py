@@ -9,8 +9,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 NEEDS_TORCH = [
-    "binding", "gauges", "finder", "demo", "test_snapshot.py", "test_task.py", "cli/test_torch_verbs.py",
-    *(f"integrations/test_{host}.py" for host in ("torch", "lightning", "transformers", "accelerate")),
+    "binding", "optim", "reference", "gauges", "finder", "demo",
+    "test_snapshot.py", "test_task.py", "test_clip.py", "cli/test_torch_verbs.py",
+    *(f"integrations/test_{host}.py" for host in ("torch", "lightning", "lightning_clip", "transformers", "accelerate")),
 ]  # fmt: skip
 
 collect_ignore = [] if HAS_TORCH else [*NEEDS_TORCH, "test_docs.py"]

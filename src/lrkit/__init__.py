@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 from lrkit.errors import LrkitError, MissingExtra
 
 if TYPE_CHECKING:
+    from lrkit import clip as clip
     from lrkit import controllers as controllers
     from lrkit import groups as groups
     from lrkit import integrations as integrations
+    from lrkit import optim as optim
     from lrkit import schedules as schedules
     from lrkit.binding.attach import attach as attach
     from lrkit.doctor.diagnosis import Diagnosis as Diagnosis
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from lrkit.finder.suggestion import Suggestion as Suggestion
     from lrkit.gauges.watch import watch as watch
     from lrkit.logs.sniff import read as read
+    from lrkit.optim.effective import effective_lr as effective_lr
     from lrkit.reporting.html import report as report
     from lrkit.run import Run as Run
     from lrkit.schedules.base import Schedule as Schedule
@@ -50,6 +53,9 @@ _HOMES = {
     "attach": ("lrkit.binding.attach", "attach"),
     "groups": ("lrkit.groups", ""),
     "controllers": ("lrkit.controllers", ""),
+    "clip": ("lrkit.clip", ""),
+    "optim": ("lrkit.optim", ""),
+    "effective_lr": ("lrkit.optim.effective", "effective_lr"),
     "integrations": ("lrkit.integrations", ""),
     "find": ("lrkit.finder.search", "find"),
     "range_test": ("lrkit.finder.ramp", "range_test"),
@@ -76,15 +82,18 @@ __all__ = [
     "Task",
     "Template",
     "attach",
+    "clip",
     "controllers",
     "custom",
     "diagnose",
     "diff",
+    "effective_lr",
     "find",
     "from_json",
     "groups",
     "integrations",
     "lint",
+    "optim",
     "parse",
     "range_test",
     "read",

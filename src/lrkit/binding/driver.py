@@ -232,7 +232,7 @@ class Driver(hooks.Owner):
     def _before(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """See that the values are in force, and arm."""
         if is_dynamo_compiling() or compiler() is not None:
-            from lrkit.binding.compiled import apart
+            from lrkit.apart import apart
 
             apart(self._before, optimizer, args, kwargs)
             return
@@ -285,7 +285,7 @@ class Driver(hooks.Owner):
     def _after(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Count the update if it happened, and write the values of the next one."""
         if is_dynamo_compiling() or compiler() is not None:
-            from lrkit.binding.compiled import apart
+            from lrkit.apart import apart
 
             apart(self._after, optimizer, args, kwargs)
             return

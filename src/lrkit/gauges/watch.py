@@ -204,7 +204,7 @@ class Watch(Owner):
 
     def _on_before(self, optimizer: torch.optim.Optimizer, args: object, kwargs: object) -> None:
         if is_dynamo_compiling() or compiler() is not None:
-            from lrkit.binding.compiled import apart
+            from lrkit.apart import apart
 
             apart(self._on_before, optimizer, args, kwargs)
             return
@@ -217,7 +217,7 @@ class Watch(Owner):
 
     def _on_after(self, optimizer: torch.optim.Optimizer, args: object, kwargs: object) -> None:
         if is_dynamo_compiling() or compiler() is not None:
-            from lrkit.binding.compiled import apart
+            from lrkit.apart import apart
 
             apart(self._on_after, optimizer, args, kwargs)
             return

@@ -1,4 +1,4 @@
-"""lrkit inside Lightning: `Schedules`, a callback, or `scheduled`, the value of ``configure_optimizers``.
+"""lrkit inside Lightning: `Schedules`, a callback, or `scheduled`, the value of ``configure_optimizers``; and `Clip`, a callback.
 
 The optimizer's state, which Lightning saves, holds the position; nothing else is saved. Knows Lightning's Trainer; what a
 schedule is, it leaves to `lrkit.attach`.
@@ -8,8 +8,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch.optim import Optimizer
 
+from lrkit import clip
 from lrkit.binding.attach import Attachment, attached
 from lrkit.errors import InputError, MissingExtra, StateError
 from lrkit.integrations.keywords import attach_at, check_heard, heard, missing
@@ -105,6 +107,61 @@ class Schedules(Callback):
         for attachment, given in zip(self.attachments, self._each or (self._given,) * len(self.attachments), strict=True):
             if metrics := heard(given, measured):
                 attachment.report(**metrics)
+
+
+class Clip(Callback):
+    """Clips gradients before each update, for optimizers that do not clip themselves: ``Clip(lrkit.clip.norm(1.0))``.
+
+    Lightning steps with a closure, so that a hook of the optimizer would come before the gradients. A gradient that is not finite
+    skips the update, which schedules do not count. lrkit's optimizers take ``clip=`` instead.
+
+    Args:
+        rule: How far gradients may go.
+
+    Attributes:
+        tally: How often, and how hard.
+
+    Raises:
+        InputError: If `rule` is no clip.
+        StateError: In a fit, if an optimizer clips itself.
+    """
+
+    def __init__(self, rule: clip.Clip) -> None:
+        if not isinstance(rule, clip.Clip):
+            raise InputError(f"Clip({rule!r:.60}): must be a clip. Pass lrkit.clip.norm(1.0), for example.")
+        self.rule, self.tally = rule, clip.Tally(rule)
+        self._void: Optimizer | None = None  # whose update is not to be
+        self._skipped = torch.ones(())
+        self._handles: list[Any] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """See to it that who counts updates is told of those that are skipped."""
+        for optimizer in trainer.optimizers:
+            if hasattr(optimizer, "clip"):
+                raise StateError(f"Clip({self.rule!r}): {type(optimizer).__name__} clips itself. Give it clip= instead.")
+            self._handles.append(optimizer.register_step_post_hook(self._after))
+            optimizer._optimizer_step_post_hooks.move_to_end(self._handles[-1].id, last=False)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Leave no hook behind."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:  # noqa: ARG002
+        """Clip what has just been computed."""
+        if vars(optimizer).get("found_inf") is self._skipped:
+            del optimizer.found_inf  # type: ignore[attr-defined]  # of the last update
+        if not clip.apply(optimizer, self.rule, self.tally).finite:
+            self._void = optimizer
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    parameter.grad = None
+
+    def _after(self, optimizer: Any, _args: Any, _kwargs: Any) -> None:
+        if self._void is optimizer:
+            self._void = None
+            vars(optimizer)["found_inf"] = self._skipped
 
 
 def scheduled(module: LightningModule, optimizer: Optimizer, **given: Any) -> dict[str, Any]:
