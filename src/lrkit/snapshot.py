@@ -154,8 +154,13 @@ def capture_module(model: nn.Module, seen: dict[int, Restore]) -> Restore:
 
 
 def capture_optimizer(optimizer: torch.optim.Optimizer, seen: dict[int, Restore]) -> Restore:
-    """Remember state, groups, defaults and hooks; what appears later goes away again, what vanishes comes back."""
-    return capture(vars(optimizer), seen)
+    """Remember state, groups, defaults and hooks; what appears later goes away again, what vanishes comes back.
+
+    And what an optimizer of lrkit has counted of its clipping.
+    """
+    tally = getattr(optimizer, "tally", None)
+    parts = [capture(vars(one), seen) for one in (optimizer, tally) if hasattr(one, "__dict__")]
+    return lambda: [restore() for restore in parts]
 
 
 _DEEP = 6  # how far into a loader's attributes generators are looked for

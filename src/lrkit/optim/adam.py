@@ -96,6 +96,7 @@ class AdamW(Adam):
         decay: What the pull is. ``"rate"``: η·λ (torch). ``"schedule"``: λ·η/η₀, η₀ being the group's base rate (the paper's).
             ``"constant"``: λ.
         like: See `Adam`.
+        bias_correction: See `Adam`.
         **options: See `Optimizer`.
 
     Source: Loshchilov & Hutter 2017 (arXiv 1711.05101), algorithm 2.
@@ -117,13 +118,15 @@ class AdamW(Adam):
         fused: bool | None = None,
         decay: str = "rate",
         like: str = "torch",
+        bias_correction: bool = True,
         **options: Unpack[Options],
     ) -> None:
         check_word("AdamW", "decay", decay, ("rate", "schedule", "constant"))
         self._decay = decay
         super().__init__(
             params, lr, betas, eps, weight_decay, amsgrad, foreach=foreach, maximize=maximize, capturable=capturable,
-            differentiable=differentiable, fused=fused, decoupled_weight_decay=True, like=like, **options,
+            differentiable=differentiable, fused=fused, decoupled_weight_decay=True, like=like, bias_correction=bias_correction,
+            **options,
         )  # fmt: skip
 
 

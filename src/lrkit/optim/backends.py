@@ -71,11 +71,16 @@ def choose(lists: Lists, form: Form, bound: bool = False, random: bool = False, 
         return Compiled(lists, form, bound, random)
     if lists.walkable and only in (None, "fused") and not bound and not random and says(form, lists):
         return Fused(lists, form)
+    if only in ("compiled", "fused"):
+        _say(f"backend={only!r} cannot execute an update of {', '.join(form.names())} here; plain torch does")
     return Reference(lists, form)
 
 
+_CHUNK = 2**15  # entries: what an update makes on the way stays in the cache
+
+
 class Reference:
-    """The specification, a tensor at a time."""
+    """The specification, a tensor at a time; large ones in pieces, where memory can be walked."""
 
     def __init__(self, lists: Lists, form: Form) -> None:
         self._lists, self._form = lists, form
@@ -84,9 +89,16 @@ class Reference:
     def __call__(self, s: Scalars, change: Change) -> bool:
         """Execute one update."""
         for i, g in enumerate(self._lists.g):
+            values = self._lists.values(i)
             gain = change.gain if isinstance(change.gain, float) else change.gain[i]
             key = None if change.keys is None else int(change.keys[i])
-            apply(self._lists.values(i), g, s, self._form, gain, change.bound, key)
+            if self._lists.walkable and isinstance(gain, float) and g.numel() > _CHUNK and g.device.type == "cpu":
+                whole = [one if one is None else one.as_strided((g.numel(),), (1,)) for one in (*values, g)]
+                for low in range(0, g.numel(), _CHUNK):
+                    *parts, part = (one if one is None else one[low : low + _CHUNK] for one in whole)
+                    apply(Values(*parts), part, s, self._form, gain, change.bound, key, low)  # type: ignore[arg-type]
+            else:
+                apply(values, g, s, self._form, gain, change.bound, key)
         return True
 
 
@@ -178,14 +190,19 @@ def usable(
     try:
         why = _differs(name, form, dtype, device, bound, random, kind)
     except CannotCompile as error:
-        why = str(error)
+        _say(f"there is no compiled kernel: {error}. Torch's kernels are used, and plain torch where they do not know a rule")
+        return False
     except (RuntimeError, NotImplementedError, OSError) as error:
         why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
     if why:
-        _log.warning(
-            "lrkit.optim: the %s kernel is not used for %s on %s: %s", name, str(dtype).removeprefix("torch."), device, why
-        )
+        _say(f"the {name} kernel is not used for {str(dtype).removeprefix('torch.')} on {device}: {why}")
     return not why
+
+
+@cache
+def _say(what: str) -> None:
+    """Log a line, once."""
+    _log.warning("lrkit.optim: %s", what)
 
 
 def _differs(name: str, form: Form, dtype: torch.dtype, device: str, bound: bool, random: bool, kind: str) -> str:

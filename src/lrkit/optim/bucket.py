@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch._C import TensorBase
 
 from lrkit.optim.lists import Lists, fits, flat
 from lrkit.optim.reference import Values
@@ -54,7 +55,8 @@ def complete(parameter: Tensor, entry: dict[str, Any], rule: Rule, group: Mappin
     """
     counter = torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32
     where = parameter.device if group.get("capturable") else "cpu"
-    for name, start in ((("step", 0.0),) if rule.counts else ()) + (
+    done = float(any(name and entry.get(name) is not None for name in rule.names))  # where nobody counted: at least one
+    for name, start in ((("step", done),) if rule.counts else ()) + (
         ((rule.direction.CARRY, 1.0),) if rule.direction.CARRY else ()
     ):
         if not isinstance(entry.get(name), Tensor):  # old checkpoints of torch have plain numbers
@@ -93,7 +95,8 @@ class Bucket(Lists):
         super().__init__(p, gradients, m, v, x, walkable)
         self.cells, self.t = cells, cells[0].t
         self.places = np.array([cell.place for cell in cells], dtype=np.uint32)
-        self.fresh, self.runner = True, None
+        self.fresh = True
+        self.runner: Any = None
         self._rule = rule
         entries = self._entries = [cell.entry for cell in cells]
         self._counts = _shared(entries, "step", self.t) if rule.counts else None
@@ -102,13 +105,17 @@ class Bucket(Lists):
         self._held = [(name, [entry[name] for entry in entries]) for name in names]  # the very objects
         self._tensors = [*(cell.parameter for cell in cells), *(entry[name] for entry in entries for name in rule.names if name)]
         self._plain = all(
-            type(one) in (Tensor, torch.nn.Parameter) and not one.is_complex() for one in (*self._tensors, *gradients)
+            type(one) in (Tensor, torch.nn.Parameter) and not one.is_complex() and one.layout == torch.strided
+            for one in (*self._tensors, *gradients)
         )
         if not self._plain:
             self.g = [flat(one) for one in gradients]
         self._contiguous = walkable and all(one.is_contiguous() for one in self.p)
+        # The same memory in another order: only what has more than one dimension can be turned.
+        self._matrices = [one for one in self._tensors if one.dim() > 1] if self._contiguous else []
+        self._turnable = [i for i, one in enumerate(self.p) if one.dim() > 1] if self._contiguous else []
         self._kept = [one.data_ptr() for one in self._tensors] if self._plain else []
-        self.addresses = [one.data_ptr() for one in self.g] if self._plain and gradients[0].layout == torch.strided else []
+        self.addresses = [one.data_ptr() for one in self.g] if self._plain else []
         self._sizes = [one.numel() for one in self.p]
 
     @property
@@ -116,39 +123,50 @@ class Bucket(Lists):
         """What the direction remembers besides m."""
         return None if self._carries is None else float(self._carries[0])
 
-    def still(self, gradients: Sequence[Tensor], same: bool) -> bool:
-        """Whether everything is where it was, but for the gradients, which are taken over.
+    def still(self, gradients: list[Tensor], same: bool) -> bool:
+        """Whether everything is where it was, but for the gradients, which are taken over until `release`.
 
         Args:
             gradients: Of the members, in order.
-            same: Whether these are the very gradients of the last update.
+            same: Whether these seem to be the gradients of the last update.
         """
-        if not self._plain or not (same or self._take(gradients)):
+        if not self._plain or not (same or self._alike(gradients)):
             return False
-        for name, held in self._held:
-            if not all(map(is_, map(dict.get, self._entries, repeat(name)), held)):
-                return False
-        if not self._counts_hold():
-            return False
-        addresses = list(map(Tensor.data_ptr, self.g))
-        if addresses != self.addresses:  # also of the very same objects: their memory can have been changed
-            if same and not self._take(gradients):
-                return False
+        addresses = list(map(_address, gradients))
+        if addresses != self.addresses:
             self.addresses, self.fresh = addresses, True
-        return list(map(Tensor.data_ptr, self._tensors)) == self._kept
+            if same and not self._alike(gradients):
+                return False  # the same objects, and their memory has been changed
+        elif same and not all(map(_contiguous, [gradients[i] for i in self._turnable])):
+            return False  # the same memory, in another order
+        self.g = gradients
+        return self._state_holds() and list(map(_address, self._tensors)) == self._kept
 
-    def _take(self, gradients: Sequence[Tensor]) -> bool:
-        """Take new gradients over; refused where the layout does not allow what it did, or allows more."""
-        if set(map(type, gradients)) != {Tensor} or set(map(_KIND, gradients)) != {(self.p[0].dtype, torch.strided)}:
-            return False
-        here = self._tensors[: len(self.p)]
-        alike = self._contiguous and all(map(Tensor.is_contiguous, gradients)) and all(map(Tensor.is_contiguous, here))
-        if not alike or list(map(Tensor.numel, gradients)) != self._sizes:
-            for i, (p, g) in enumerate(zip(here, gradients, strict=True)):
-                if p.stride() != self.p[i].stride() or fits(self.values(i), g) is not self.walkable:
+    def _state_holds(self) -> bool:
+        """Whether state and layout are those that were left."""
+        try:
+            for name, held in self._held:
+                if not all(map(is_, map(dict.__getitem__, self._entries, repeat(name)), held)):
                     return False
-        self.g = list(gradients)
-        return True
+        except KeyError:
+            return False
+        return self._counts_hold() and all(map(_contiguous, self._matrices))
+
+    def _alike(self, gradients: list[Tensor]) -> bool:
+        """Whether new gradients have the layout that lets this bucket be what it is."""
+        if set(map(type, gradients)) != {Tensor} or set(map(_dtype, gradients)) != {self.p[0].dtype}:
+            return False
+        if self._contiguous and all(map(_contiguous, gradients)) and list(map(_numel, gradients)) == self._sizes:
+            return True
+        here = self._tensors[: len(self.p)]
+        return all(
+            p.stride() == self.p[i].stride() and fits(self.values(i), g) is self.walkable
+            for i, (p, g) in enumerate(zip(here, gradients, strict=True))
+        )
+
+    def release(self) -> None:
+        """Let the gradients go, so that their memory is free as soon as their owner lets go of them."""
+        self.g = []
 
     def _counts_hold(self) -> bool:
         if self._counts is None:
@@ -176,7 +194,8 @@ class Ledger:
     def __init__(self) -> None:
         self._rule: Rule | None = None
         self._parameters: list[Tensor] = []
-        self._gradients: list[Tensor | None] = []
+        self._ids: list[int] = []  # of the gradients; to hold these would keep their memory
+        self._missing: list[bool] = []
         self._entries: list[Any] = []  # of the whole optimizer
         self._buckets: list[tuple[Bucket, list[int]]] = []
 
@@ -197,16 +216,20 @@ class Ledger:
                 entries = state if rule.counts or any(rule.names) else defaultdict(dict)  # torch's SGD keeps no empty ones
                 cells = [Cell(parameters[i], entries[parameters[i]], offset + i, rule, group) for i in live]
                 self._buckets = _sorted(cells, [gradients[i] for i in live], live, rule)
-            self._rule, self._parameters = rule, list(parameters)
+            self._rule, self._parameters, self._missing = rule, list(parameters), [g is None for g in gradients]
         self._entries = list(state.values())
-        self._gradients = gradients
+        self._ids = list(map(id, gradients))
+        return self.made()
+
+    def made(self) -> list[Bucket]:
+        """The buckets of the last update."""
         return [bucket for bucket, _ in self._buckets]
 
     def _still(self, parameters: list[Tensor], gradients: list[Tensor | None], rule: Rule, state: dict[Tensor, Any]) -> bool:
         if rule is not self._rule or len(parameters) != len(self._parameters) or not all(map(is_, parameters, self._parameters)):
             return False
-        same = all(map(is_, gradients, self._gradients))
-        if not same and list(map(_is_none, gradients)) != list(map(_is_none, self._gradients)):
+        same = list(map(id, gradients)) == self._ids
+        if not same and [g is None for g in gradients] != self._missing:
             return False
         if len(state) != len(self._entries) or not all(map(is_, state.values(), self._entries)):
             return False
@@ -215,11 +238,8 @@ class Ledger:
         return all(bucket.still([gradients[i] for i in members], same) for bucket, members in self._buckets)  # type: ignore[misc]
 
 
-_KIND = attrgetter("dtype", "layout")
-
-
-def _is_none(one: Any) -> bool:
-    return one is None
+_address, _numel, _contiguous = TensorBase.data_ptr, TensorBase.numel, TensorBase.is_contiguous  # no subclass comes here
+_dtype = attrgetter("dtype")
 
 
 def _sorted(cells: list[Cell], gradients: list[Any], live: list[int], rule: Rule) -> list[tuple[Bucket, list[int]]]:
@@ -236,8 +256,11 @@ def _sorted(cells: list[Cell], gradients: list[Any], live: list[int], rule: Rule
 
 
 def _shared(entries: Sequence[dict[str, Any]], name: str, value: float) -> np.ndarray:
-    """One array for a number that all members have; each state holds its own element of it, as a 0-d tensor."""
-    wide = any(entry[name].dtype == torch.float64 for entry in entries) or (name == "step" and value >= _COUNTED)
+    """One array for a number that all members have; each state holds its own element of it, as a 0-d tensor.
+
+    Its type is torch's for counters, whatever a checkpoint was cast to, so that a resumed run goes on to the bit.
+    """
+    wide = torch.get_default_dtype() == torch.float64 or (name == "step" and value >= _COUNTED)
     array = np.full(len(entries), value, dtype=np.float64 if wide else np.float32)
     for entry, element in zip(entries, torch.from_numpy(array).unbind(), strict=True):
         entry[name] = element

@@ -82,6 +82,10 @@ def _check(call: str, key: str, value: Any, word: str, most: float, allowed: boo
         if value.device.type != "cpu":
             return  # looking at it would wait for the device
         value = float(value)
+    if isinstance(value, str) or hasattr(value, "bounds"):
+        raise InputError(
+            f"{call}({key}={str(value)!r}): a schedule comes by lrkit.attach(optimizer, {key}=…). Give the base value here."
+        )
     try:
         right = not isinstance(value, bool) and (0.0 <= value < most or (allowed and value == most))
     except TypeError:

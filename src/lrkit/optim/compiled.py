@@ -68,24 +68,30 @@ def _library(defines: list[str]) -> Path:
     compiler = _compiler()
     flags = [*_COMMON, *(flag for some in _TRIES for flag in some), *defines]
     what = "\n".join([_SOURCE.read_text(), *flags, compiler, _processor(), platform.platform()])
-    name = f"update-{hashlib.sha256(what.encode()).hexdigest()[:24]}.so"
+    name = f"update-{_digest(what.encode())}"
     for folder in _folders():
-        place = folder / name
-        if place.exists():
-            return place
         try:
-            _compile(compiler.split("\n")[0], defines, place)
+            for place in folder.glob(f"{name}-*.so"):
+                if place.stem == f"{name}-{_digest(place.read_bytes())}":  # to load what was cut off would end the process
+                    return place
+            return _compile(compiler.split("\n")[0], defines, folder, name)
         except OSError:
-            continue  # not writable, or full
-        return place
+            continue  # not readable, not writable, or full
     raise CannotCompile("no folder can be written to")
 
 
-def _compile(compiler: str, defines: list[str], place: Path) -> None:
-    """Compile, and move what came out into its place at once, so that no other process ever sees a part of it."""
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:24]
+
+
+def _compile(compiler: str, defines: list[str], folder: Path, name: str) -> Path:
+    """Compile, and move what came out into its place at once, so that no other process ever sees a part of it.
+
+    Its name holds its content's digest.
+    """
     said = ""
-    with tempfile.TemporaryDirectory(dir=place.parent) as folder:
-        made = Path(folder) / "update.so"
+    with tempfile.TemporaryDirectory(dir=folder) as workplace:
+        made = Path(workplace) / "update.so"
         for flags in _TRIES:
             command = [compiler, *_COMMON, *flags, *defines, "-o", str(made), str(_SOURCE), "-lm"]
             try:
@@ -93,8 +99,7 @@ def _compile(compiler: str, defines: list[str], place: Path) -> None:
             except (OSError, subprocess.TimeoutExpired) as error:
                 raise CannotCompile(f"{compiler} does not run: {error}") from error
             if done.returncode == 0:
-                made.replace(place)
-                return
+                return made.rename(folder / f"{name}-{_digest(made.read_bytes())}.so")
             said = (done.stderr.strip().splitlines() or ["it gave no reason"])[-1]
     raise CannotCompile(f"{compiler} refused: {said}")
 

@@ -20,7 +20,7 @@ from lrkit.optim.lists import flat
 from lrkit.optim.momentum import sgd_rule
 from lrkit.optim.optimizer import Choose, Optimizer
 from lrkit.optim.reference import Values, sigma
-from lrkit.optim.rule import Rule
+from lrkit.optim.rule import Rule, Scalars
 
 _MIRRORED: dict[type, Choose] = {
     torch.optim.SGD: sgd_rule, torch.optim.RMSprop: rmsprop_rule, torch.optim.Adagrad: adagrad_rule,
@@ -46,6 +46,7 @@ class EffectiveRates(Mapping[Tensor, Tensor]):
 
     def __init__(self, optimizer: torch.optim.Optimizer, choose: Choose) -> None:
         self._optimizer, self._choose = optimizer, choose
+        self._rounds_at_random = isinstance(optimizer, Optimizer) and optimizer.seed is not None
 
     def _places(self) -> Iterator[tuple[Tensor, Place]]:
         for i, group in enumerate(self._optimizer.param_groups):
@@ -74,7 +75,9 @@ class EffectiveRates(Mapping[Tensor, Tensor]):
         for p, place in self._places():
             if p is parameter:
                 rate = self._rate(p, place, 1)
-                return torch.view_as_complex(rate) if p.is_complex() and rate.dim() > p.dim() else rate.expand(flat(p).shape)
+                if p.is_complex() and rate.dim():
+                    return torch.view_as_complex(rate)
+                return rate.expand((p.to_local() if hasattr(p, "to_local") else p).shape)
         raise KeyError("effective_lr(…)[parameter]: the optimizer does not have this parameter.")
 
     @torch.no_grad()
@@ -89,7 +92,7 @@ class EffectiveRates(Mapping[Tensor, Tensor]):
             return torch.full((), math.nan)
         s = rule.scalars(t, place.group, _carry(rule, place))
         if rule.form.delta and values.x is not None:
-            rate = rate.to(values.v.device) * (values.x + s.e) ** 0.5
+            rate = rate.to(values.v.device) * (_before(values, _gradient(p, every), s) + s.e) ** 0.5
         return rate.to(values.v.device) / sigma(values.v, values.x, s, rule.form)
 
     def _rule(self, place: Place) -> tuple[Rule, int]:
@@ -139,6 +142,8 @@ class EffectiveRates(Mapping[Tensor, Tensor]):
                 _values(p, place, rule, every),
                 None if p.grad is None or p.grad.is_sparse else _sample(flat(p.grad), every),
             )
+            if self._rounds_at_random and p.dtype == torch.bfloat16:
+                continue
             if t == 0 or values.p.numel() == 0 or (values.m is None and g is None) or (rule.form.square and values.v is None):
                 continue
             moved = _step(rule, t, place, values, g)
@@ -202,6 +207,22 @@ def _sample(tensor: Tensor, every: int) -> Tensor:
     return tensor if every == 1 else tensor.reshape(-1)[::every] if tensor.is_contiguous() else tensor.flatten()[::every]
 
 
+def _gradient(p: Tensor, every: int) -> Tensor | None:
+    return None if p.grad is None or p.grad.layout != torch.strided else _sample(flat(p.grad), every).to(_wide(flat(p)))
+
+
+def _before(values: Values, g: Tensor | None, s: Scalars) -> Tensor:
+    """Adadelta's mean of squared steps as the last update found it; without that update's gradient: as the next one finds it."""
+    x, v = values.x, values.v
+    if x is None or v is None:
+        raise AssertionError("Adadelta has both")
+    if g is None:
+        return x
+    ratio = g**2 / (v + s.e)  # x = bv·before + av·(before + e)·ratio
+    before: Tensor = (x - s.av * s.e * ratio) / (s.bv + s.av * ratio)
+    return before
+
+
 def _values(p: Tensor, place: Place, rule: Rule, every: int) -> Values:
     """A parameter and its buffers, as wide reals; of every k-th entry."""
     buffers = [place.entry.get(name) if name else None for name in rule.names]
@@ -220,7 +241,7 @@ def _carry(rule: Rule, place: Place) -> float | None:
 def _step(rule: Rule, t: int, place: Place, values: Values, g: Tensor | None) -> Tensor:
     """What is taken off the parameter at the present rate, decay included."""
     s, form = rule.scalars(t, place.group, _carry(rule, place)), rule.form
-    gradient = torch.zeros_like(values.p) if g is None else g.to(values.p.dtype)
+    gradient = torch.zeros_like(values.p) if g is None else -g if place.group["maximize"] else g
     if form.sign:
         moved = (s.cm + s.cg) * torch.sign(s.cg * gradient if values.m is None else s.cm * values.m + s.cg * gradient)
     else:

@@ -27,8 +27,8 @@ class Factor(Part):
         """Whether σ is to be used in update t."""
         return True
 
-    def formula(self) -> str:
-        """The factor in symbols."""
+    def formula(self, group: Mapping[str, Any]) -> str:
+        """The factor in symbols; empty where it is 1."""
         raise NotImplementedError
 
 
@@ -66,7 +66,7 @@ class Rectified(Factor):
         """Whether ρ > 5."""
         return self._lengths(t, group)[1] > 5.0
 
-    def formula(self) -> str:
+    def formula(self, group: Mapping[str, Any]) -> str:
         """r."""
         return "rₜ"
 
@@ -86,9 +86,9 @@ class InverseTime(Factor):
         """The factor of update t."""
         return 1.0 / (1.0 + (t - 1.0) * self.read(group, "decay"))
 
-    def formula(self) -> str:
+    def formula(self, group: Mapping[str, Any]) -> str:
         """As it stands."""
-        return "1/(1 + (t − 1)·lr_decay)"
+        return "1/(1 + (t − 1)·lr_decay)" if self.read(group, "decay") else ""
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,6 @@ class Given(Factor):
         """What it says."""
         return self.function(t)
 
-    def formula(self) -> str:
+    def formula(self, group: Mapping[str, Any]) -> str:
         """Its name."""
         return f"{getattr(self.function, '__name__', 'factor')}(t)"

@@ -40,8 +40,10 @@ def says(form: Form, lists: Lists) -> bool:
 
 
 def variant(s: Scalars) -> str:
-    """Adagrad's sum has another kernel than averages have."""
-    return "sum" if s.bv == s.av == 1.0 else "average"
+    """Adagrad's sum, averages, and averages with decoupled decay have kernels of their own."""
+    if s.bv == s.av == 1.0:
+        return "sum"
+    return "average" if s.rho == 1.0 else "decayed"
 
 
 def typical(form: Form, kind: str) -> Scalars:
@@ -51,7 +53,7 @@ def typical(form: Form, kind: str) -> Scalars:
         return Scalars(0.01, 0.9, 1.0, 0.0, 0.0, 1.0, 0.009 if form.gradient else 0.01, cg, 1.0, 0.0)
     if kind == "sum":
         return Scalars(0.01, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0, cg, 1.0, 1e-3)
-    return Scalars(0.0, 0.9, 0.1, 0.99, 0.01, 0.999, 0.02, cg, 1.5, 1e-3)
+    return Scalars(0.0, 0.9, 0.1, 0.99, 0.01, 0.999 if kind == "decayed" else 1.0, 0.02, cg, 1.5, 1e-3)
 
 
 class Fused:
@@ -73,16 +75,20 @@ class Fused:
         if abs(gain) != 1.0 or s.cm + s.cg == 0:
             return False
         if not form.square:
-            if s.rho != 1.0:
+            if s.rho != 1.0 or (form.momentum and s.bm == 0 and s.am != 1.0):  # at first, its m is g
                 return False
-            return not (form.momentum and form.gradient and s.bm) or isclose(s.cm, s.cg * s.bm, rel_tol=1e-12)
+            if not (form.momentum and form.gradient):
+                return True
+            return s.cm != 0 and (s.bm == 0 or isclose(s.cm, s.cg * s.bm, rel_tol=1e-12))
         if s.d == 0 or (form.momentum and not isclose(s.am, 1.0 - s.bm, abs_tol=1e-12)):
             return False
         if variant(s) == "sum":
             return not form.momentum and not form.maximum and s.rho == 1.0 and s.d == 1.0
-        mixed = form.momentum and form.gradient
-        if mixed and (s.wd != 0 or s.bm == 0 or form.maximum):
+        mixed = form.momentum and form.gradient  # what is put right afterwards is rounded twice
+        if mixed and (self._lists.p[0].dtype.itemsize < 4 or s.wd != 0 or s.bm == 0 or form.maximum):
             return False
+        if max(s.bv, s.bm if form.momentum else 0.0) > 1.0 - 1e-7:
+            return False  # so close to 1 that a billion steps do not make its correction 1
         return isclose(s.av, 1.0 - s.bv, abs_tol=1e-12) and (s.wd == 0 or s.rho == 1.0)
 
     def __call__(self, s: Scalars, gain: float) -> None:

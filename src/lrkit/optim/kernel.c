@@ -73,7 +73,7 @@ static void stretch(long low, long high, entry *restrict P, const entry *restric
             real x = CENTERED || MAXIMUM || DELTA ? load(X[i]) : 0;
             real g = load(G[i]) * gain, step, sigma = 1;
             if (BOUND) g = g > bound ? bound : g < -bound ? -bound : g;
-            g += n.wd * p;
+            if (n.wd != 0) g += n.wd * p; /* 0 * p is not 0 where p is not finite */
             if (MOMENTUM && !AFTER && !SIGN) m = n.bm * m + n.am * g;
             real w = BELIEF ? g - m : g;
             if (SQUARE) v = n.bv * v + n.av * (w * w) + (BELIEF ? n.e : 0);
@@ -89,7 +89,7 @@ static void stretch(long low, long high, entry *restrict P, const entry *restric
             else if (AFTER) { real u = g / sigma; m = n.bm * m + n.am * u; step = n.cm * m + n.cg * u; }
             else if (SIGN) {
                 real c = n.cm * m + n.cg * g;
-                step = c > 0 ? n.cm + n.cg : c < 0 ? -(n.cm + n.cg) : c;
+                step = c > 0 ? n.cm + n.cg : c < 0 ? -(n.cm + n.cg) : 0;
                 m = n.bm * m + n.am * g;
             } else {
                 real c = MOMENTUM ? (GRADIENT ? n.cm * m + n.cg * g : n.cm * m) : n.cg * g;

@@ -23,19 +23,21 @@ def keys(seed: int, t: int, places: np.ndarray) -> np.ndarray:
         t: The update.
         places: Where the parameters stand in the optimizer, uint32.
     """
-    start = np.uint32(_mixed(np.uint64(seed & _MASK) ^ np.uint64((t * 0x9E3779B9) & _MASK)))
+    whole = np.uint64(seed & _MASK) ^ np.uint64(int(_mixed(np.uint64(seed >> 32))))
+    start = np.uint32(_mixed(whole ^ np.uint64((t * 0x9E3779B9) & _MASK)))
     return np.asarray(_mixed(_mixed(places.astype(np.uint64)) ^ np.uint64(start)), dtype=np.uint32)
 
 
-def rounded(value: Tensor, key: int, which: int = 0) -> Tensor:
+def rounded(value: Tensor, key: int, which: int = 0, first: int = 0) -> Tensor:
     """A float32 tensor rounded to bfloat16, up or down at random.
 
     Args:
         value: Finite or not; what is not finite stays so.
         key: Of the parameter and the update.
         which: 0 for the parameter, 1, 2, 3 for its buffers.
+        first: Where these entries begin in their tensor.
     """
-    entry = torch.arange(value.numel(), dtype=torch.int64, device=value.device).reshape(value.shape)
+    entry = torch.arange(first, first + value.numel(), dtype=torch.int64, device=value.device).reshape(value.shape)
     noise = _mixed_tensor(entry ^ key)
     if which:
         noise = _mixed_tensor((noise + which) & _MASK)

@@ -9,8 +9,9 @@ This module knows torch's protocol; a rate's schedule comes from outside, by `lr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -119,6 +120,12 @@ class Optimizer(torch.optim.Optimizer):
         try:
             check_group(type(self).__name__, group, self.defaults)
             rule = self.choose(group)
+            rule.scalars(1, group)
+        except KeyError as error:
+            self.param_groups.pop()
+            raise InputError(
+                f"{type(self).__name__}: a part reads {error}, which groups do not have. Give it a number."
+            ) from error
         except InputError:
             self.param_groups.pop()
             raise
@@ -192,16 +199,20 @@ class Optimizer(torch.optim.Optimizer):
             self._ledgers.append(Ledger())
         offset = 0
         for group, ledger in zip(self.param_groups, self._ledgers, strict=False):
-            rule = self.choose(group)
+            rule = self.choose(group) if self.seed is None else _counting(self.choose(group))
             if group["capturable"]:
                 step_on_device(group, rule, self.state, self.clip is not None, self.seed is not None)
+                offset += len(group["params"])
                 continue
             for bucket in ledger.buckets(group, rule, self.state, offset):
                 if bucket.g[0].layout != torch.strided:
                     check_sparse(rule.scalars(bucket.t + 1, group), rule.form)
                 t = bucket.advance(group)
                 change = Change(*self._gain(bucket, gains, bound, group["maximize"]), self._keys(bucket, t))
-                run(bucket, rule.form, rule.scalars(t, group, bucket.carry), change, self.backend)
+                try:
+                    run(bucket, rule.form, rule.scalars(t, group, bucket.carry), change, self.backend)
+                finally:
+                    bucket.release()
             offset += len(group["params"])
 
     def _gain(
@@ -232,6 +243,11 @@ class Optimizer(torch.optim.Optimizer):
         first = self.param_groups[0]
         lines = [f"{type(self).__name__}(lr = {float(first['lr']):g})"]
         lines += [f"    {line}" for line in self.choose(first).formula(first)]
+        if first["maximize"]:
+            lines.append("    upwards: g is −∇f")
+        runs = {type(bucket.runner[1]).__name__.lower() for one in self._ledgers for bucket in one.made() if bucket.runner}
+        if runs:
+            lines.append(f"    executed by: {', '.join(sorted(runs))}")
         if self.clip is not None:
             lines.append(f"    clipped: {self.tally}")
         for i, group in enumerate(self.param_groups):
@@ -250,6 +266,12 @@ def _remember_base(group: dict[str, Any], rule: Rule) -> None:
         group.setdefault("base_lr", float(group["lr"]))
 
 
+@cache
+def _counting(rule: Rule) -> Rule:
+    """The rule, with its updates counted in the state: random rounding has to know which one it is, also after a resume."""
+    return replace(rule, counts=True)
+
+
 def _always(rule: Rule, group: Mapping[str, Any]) -> Rule:
     return rule
 
@@ -264,13 +286,17 @@ def _put_together(
     direction: Direction | None, scale: Scale | None, decay: Decay | None, eps: float | Epsilon, factor: Any
 ) -> tuple[Rule, dict[str, float]]:
     """Parts as a rule that reads its numbers from param groups; and those numbers."""
-    listed = list(factor) if isinstance(factor, Iterable) else [factor]
+    listed = list(factor) if isinstance(factor, list | tuple) else [factor]
+    for one in listed:
+        if not isinstance(one, Factor) and not callable(one):
+            raise InputError(f"Optimizer(factor={one!r}): must be a function of the update's number, counted from 1.")
     factors = [one if isinstance(one, Factor) else Given(one) for one in listed]
     numbers: dict[str, float] = {}
 
     def placed(part: Any, kind: type[Part], name: str) -> Any:
         if not isinstance(part, kind):
-            raise InputError(f"Optimizer({name}={part!r}): must be a part of lrkit.optim.{name}.")
+            hint = f" Did you mean {part.__name__}()?" if isinstance(part, type) else ""
+            raise InputError(f"Optimizer({name}={part!r}): must be a part of lrkit.optim.{name}.{hint}")
         part, own = part.placed()
         for key, value in own.items():
             if numbers.setdefault(key, value) != value:

@@ -12,7 +12,7 @@ LIKE = ("torch", "keras", "optax", "paper", "tutorial")
 
 
 class Options(TypedDict, total=False):
-    """What `lrkit.optim.Optimizer` takes beyond torch's arguments."""
+    """What every preset takes beyond torch's arguments: see `lrkit.optim.Optimizer`."""
 
     clip: Clip | None
     backend: str | None

@@ -37,7 +37,8 @@ def update(old: Values, g: Tensor, s: Scalars, form: Form) -> Values:
         form: What the rule has.
     """
     p, m, v, x = old
-    g = g + s.wd * p
+    if isinstance(s.wd, Tensor) or s.wd != 0:  # 0·θ is not 0 where θ is not finite
+        g = g + s.wd * p
     if form.sign:
         return _signed(old, g, s)
     if m is not None and not form.after:
@@ -83,7 +84,14 @@ def _signed(old: Values, g: Tensor, s: Scalars) -> Values:
 
 
 def apply(
-    now: Values, g: Tensor, s: Scalars, form: Form, gain: float | Tensor = 1.0, bound: float | None = None, key: int | None = None
+    now: Values,
+    g: Tensor,
+    s: Scalars,
+    form: Form,
+    gain: float | Tensor = 1.0,
+    bound: float | None = None,
+    key: int | None = None,
+    first: int = 0,
 ) -> None:
     """One update, in place; the gradient is not written.
 
@@ -95,6 +103,7 @@ def apply(
         gain: What the gradient is multiplied by: a number, or one a row.
         bound: What its entries are clamped to, if to anything.
         key: Of the random rounding; None rounds to the nearest.
+        first: Where these entries begin in their tensor, for the rounding.
     """
     wide = torch.promote_types(now.p.dtype, torch.float32)
     old = Values(*(one if one is None else one.to(wide) for one in now))  # type: ignore[arg-type]
@@ -103,7 +112,7 @@ def apply(
     for i, (here, value) in enumerate(zip(now, new, strict=True)):
         if here is not None and value is not None:
             at_random = key is not None and here.dtype == torch.bfloat16
-            here.copy_(rounded(value, key or 0, i) if at_random else value)
+            here.copy_(rounded(value, key or 0, i, first) if at_random else value)
 
 
 def real(tensor: Tensor) -> Tensor:

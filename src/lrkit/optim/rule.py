@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from lrkit.errors import InputError
 from lrkit.optim.decay import Decay
 from lrkit.optim.direction import Direction, Gradient, HeavyBall, Sign
@@ -53,6 +55,10 @@ class Form(NamedTuple):
     centered: bool = False  # x: the mean of g
     maximum: int = 0  # x: 1 the largest v, 2 the largest d·v
     delta: bool = False  # x: the mean of the squared steps
+
+    def names(self) -> list[str]:
+        """The flags that are set."""
+        return [name for name, value in self._asdict().items() if value]
 
     @property
     def extra(self) -> bool:
@@ -148,7 +154,12 @@ class Rule:
             t: The update, counted from 1; a tensor on a device gives tensors.
             group: The hyperparameters.
             carry: What the direction remembers besides m; None: what it would be, had the hyperparameters always been these.
+
+        Raises:
+            InputError: If t is a number below 1.
         """
+        if not isinstance(t, Tensor) and t < 1:
+            raise InputError(f"scalars({t}): updates are counted from 1, got {t}.")
         rate = self.rate(t, group)
         bm, am, cm, cg = self.direction.mix(t, group, carry)
         bv, av, d = self.scale.weigh(t, group)
@@ -167,7 +178,8 @@ class Rule:
         step, memory = self.direction.formula(group)
         square, recursion = self.scale.formula(group)
         weight, decay = self.decay.formula(group)
-        rate = "·".join(["η", *(factor.formula() for factor in self.factors)])
+        factors = [factor.formula(group) for factor in self.factors]
+        rate = "·".join(["η", *(one for one in factors if one)])
         sigma = self.eps.formula(square) if square else ""
         inside = isinstance(self.direction, HeavyBall) and self.direction.rate == "inside"
         if self.form.delta:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
+from lrkit.errors import InputError, real
 from lrkit.optim.direction import check_word
 from lrkit.optim.part import Hyper, Hypers, Number, Part, shown, where
 
@@ -131,6 +132,14 @@ class Average(Scale):
     initial: float = 0.0
     mean: str = "grad_avg"
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        real(type(self).__name__, "initial", self.initial, least=0.0)
+        if self.centered and self.seeded:
+            raise InputError(
+                f"{type(self).__name__}(centered=True, seeded=True): after one gradient its variance is 0. Give one of them."
+            )
+
     def weigh(self, t: Number, group: Mapping[str, Any]) -> Weights:
         """(β, 1 − β, 1/(1 − βᵗ))."""
         beta = self.read(group, "beta")
@@ -146,11 +155,11 @@ class Average(Scale):
     def formula(self, group: Mapping[str, Any]) -> tuple[str, str]:
         """v or v̂, and the recursion."""
         start = ", from the first g²" if self.seeded else ""
-        symbol, correction = ("v̂", ",   v̂ = v/(1 − β₂ᵗ)") if self.corrected else ("v", "")
-        recursion = f"v ← β₂·v + (1 − β₂)·g²{start}{correction}    {shown(self, group, 'beta')}"
-        if self.centered:
-            return f"({symbol} − ḡ²)", f"{recursion},   ḡ ← β₂·ḡ + (1 − β₂)·g"
-        return symbol, recursion
+        b = "α" if self.beta == "alpha" else "β₂"
+        symbol, correction = ("v̂", f",   v̂ = v/(1 − {b}ᵗ)") if self.corrected else ("v", "")
+        mean = f",   ḡ ← {b}·ḡ + (1 − {b})·g" if self.centered else ""
+        recursion = f"v ← {b}·v + (1 − {b})·g²{start}{correction}{mean}    {shown(self, group, 'beta')}"
+        return f"({symbol} − ḡ²)" if self.centered else symbol, recursion
 
 
 @dataclass(frozen=True)
@@ -172,13 +181,14 @@ class Maximum(Average):
     largest: str = "max_exp_avg_sq"
 
     def __post_init__(self) -> None:
-        """Refuse unknown words."""
+        """Refuse what cannot be."""
+        super().__post_init__()
         check_word("Maximum", "of", self.of, ("raw", "corrected"))
 
     def formula(self, group: Mapping[str, Any]) -> tuple[str, str]:
         """The maximum and the recursion."""
         _, recursion = super().formula(group)
-        return ("max v̂" if self.of == "corrected" else "max(v)/(1 − β₂ᵗ)"), recursion
+        return ("max(v̂)" if self.of == "corrected" else "(max(v)/(1 − β₂ᵗ))"), recursion
 
 
 @dataclass(frozen=True)
