@@ -123,24 +123,29 @@ class Bucket(Lists):
         """What the direction remembers besides m."""
         return None if self._carries is None else float(self._carries[0])
 
-    def still(self, gradients: list[Tensor], same: bool) -> bool:
+    def still(self, gradients: list[Tensor]) -> bool:
         """Whether everything is where it was, but for the gradients, which are taken over until `release`.
+
+        Gradients at the addresses of the last ones are looked at again only where their order can have changed.
 
         Args:
             gradients: Of the members, in order.
-            same: Whether these seem to be the gradients of the last update.
         """
-        if not self._plain or not (same or self._alike(gradients)):
+        if not self._plain:
             return False
-        addresses = list(map(_address, gradients))
+        try:
+            addresses = list(map(_address, gradients))
+        except RuntimeError:  # sparse ones have none
+            return False
         if addresses != self.addresses:
             self.addresses, self.fresh = addresses, True
-            if same and not self._alike(gradients):
-                return False  # the same objects, and their memory has been changed
-        elif same and not all(map(_contiguous, [gradients[i] for i in self._turnable])):
-            return False  # the same memory, in another order
+            alike = self._alike(gradients)
+        elif self._contiguous:
+            alike = all(map(_contiguous, [gradients[i] for i in self._turnable]))
+        else:
+            alike = self._alike(gradients)
         self.g = gradients
-        return self._state_holds() and list(map(_address, self._tensors)) == self._kept
+        return alike and self._state_holds() and list(map(_address, self._tensors)) == self._kept
 
     def _state_holds(self) -> bool:
         """Whether state and layout are those that were left."""
@@ -194,7 +199,6 @@ class Ledger:
     def __init__(self) -> None:
         self._rule: Rule | None = None
         self._parameters: list[Tensor] = []
-        self._ids: list[int] = []  # of the gradients; to hold these would keep their memory
         self._missing: list[bool] = []
         self._entries: list[Any] = []  # of the whole optimizer
         self._buckets: list[tuple[Bucket, list[int]]] = []
@@ -218,7 +222,6 @@ class Ledger:
                 self._buckets = _sorted(cells, [gradients[i] for i in live], live, rule)
             self._rule, self._parameters, self._missing = rule, list(parameters), [g is None for g in gradients]
         self._entries = list(state.values())
-        self._ids = list(map(id, gradients))
         return self.made()
 
     def made(self) -> list[Bucket]:
@@ -228,14 +231,13 @@ class Ledger:
     def _still(self, parameters: list[Tensor], gradients: list[Tensor | None], rule: Rule, state: dict[Tensor, Any]) -> bool:
         if rule is not self._rule or len(parameters) != len(self._parameters) or not all(map(is_, parameters, self._parameters)):
             return False
-        same = list(map(id, gradients)) == self._ids
-        if not same and [g is None for g in gradients] != self._missing:
+        if [g is None for g in gradients] != self._missing:
             return False
         if len(state) != len(self._entries) or not all(map(is_, state.values(), self._entries)):
             return False
         if len(self._buckets) == 1 and len(self._buckets[0][1]) == len(gradients):
-            return self._buckets[0][0].still(gradients, same)  # type: ignore[arg-type]
-        return all(bucket.still([gradients[i] for i in members], same) for bucket, members in self._buckets)  # type: ignore[misc]
+            return self._buckets[0][0].still(gradients)  # type: ignore[arg-type]
+        return all(bucket.still([gradients[i] for i in members]) for bucket, members in self._buckets)  # type: ignore[misc]
 
 
 _address, _numel, _contiguous = TensorBase.data_ptr, TensorBase.numel, TensorBase.is_contiguous  # no subclass comes here

@@ -82,7 +82,7 @@ static void stretch(long low, long high, entry *restrict P, const entry *restric
             if (SQUARE) {
                 real square = CENTERED ? v - x * x : MAXIMUM ? x : v;
                 if (CENTERED) square = square < 0 ? 0 : square;
-                if (MAXIMUM != 2) square *= n.d;
+                if (MAXIMUM != 2) square = n.d != 0 ? square * n.d : 0; /* 0 * v is not 0 where v is not finite */
                 sigma = INSIDE ? SQRT(square + n.e) : SQRT(square) + n.e;
             }
             if (DELTA) { real u = SQRT(x + n.e) / sigma * g; x = n.bv * x + n.av * (u * u); step = n.cg * u; }

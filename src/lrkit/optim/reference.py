@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lrkit.optim.noise import rounded
+from lrkit.optim.part import Number
 from lrkit.optim.rule import Form, Scalars
 
 Maybe = Tensor | None
@@ -73,9 +74,17 @@ def sigma(v: Tensor, x: Maybe, s: Scalars, form: Form) -> Tensor:
         v = (v - x**2).clamp(min=0.0)  # rounding must not make a variance negative
     elif form.maximum and x is not None:
         v = x
-    v = v if form.maximum == 2 else s.d * v
+    if form.maximum != 2:
+        v = _times(s.d, v)
     root: Tensor = (v + s.e) ** 0.5 if form.inside else v**0.5 + s.e
     return root
+
+
+def _times(d: Number, v: Tensor) -> Tensor:
+    """d·v, and 0 where d is 0: 0·v is not where v is not finite."""
+    if isinstance(d, Tensor):
+        return torch.where(d == 0, 0.0, d * v)
+    return v * d if d else torch.zeros_like(v)
 
 
 def _signed(old: Values, g: Tensor, s: Scalars) -> Values:
