@@ -200,10 +200,11 @@ class Ledger:
         self._rule: Rule | None = None
         self._parameters: list[Tensor] = []
         self._missing: list[bool] = []
-        self._entries: list[Any] = []  # of the whole optimizer
         self._buckets: list[tuple[Bucket, list[int]]] = []
 
-    def buckets(self, group: Mapping[str, Any], rule: Rule, state: dict[Tensor, Any], offset: int) -> list[Bucket]:
+    def buckets(
+        self, group: Mapping[str, Any], rule: Rule, state: dict[Tensor, Any], offset: int, unchanged: bool
+    ) -> list[Bucket]:
         """The buckets of what has a gradient now.
 
         Args:
@@ -211,29 +212,27 @@ class Ledger:
             rule: What it follows.
             state: The optimizer's.
             offset: Where the group's first parameter stands in the optimizer.
+            unchanged: Whether the state has the entries that it had after the last update.
         """
         parameters = group["params"]
         gradients = [p.grad for p in parameters]
-        if not self._still(parameters, gradients, rule, state):
+        if not (unchanged and self._still(parameters, gradients, rule)):
             with torch.no_grad():
                 live = [i for i, g in enumerate(gradients) if g is not None]
                 entries = state if rule.counts or any(rule.names) else defaultdict(dict)  # torch's SGD keeps no empty ones
                 cells = [Cell(parameters[i], entries[parameters[i]], offset + i, rule, group) for i in live]
                 self._buckets = _sorted(cells, [gradients[i] for i in live], live, rule)
             self._rule, self._parameters, self._missing = rule, list(parameters), [g is None for g in gradients]
-        self._entries = list(state.values())
         return self.made()
 
     def made(self) -> list[Bucket]:
         """The buckets of the last update."""
         return [bucket for bucket, _ in self._buckets]
 
-    def _still(self, parameters: list[Tensor], gradients: list[Tensor | None], rule: Rule, state: dict[Tensor, Any]) -> bool:
+    def _still(self, parameters: list[Tensor], gradients: list[Tensor | None], rule: Rule) -> bool:
         if rule is not self._rule or len(parameters) != len(self._parameters) or not all(map(is_, parameters, self._parameters)):
             return False
         if [g is None for g in gradients] != self._missing:
-            return False
-        if len(state) != len(self._entries) or not all(map(is_, state.values(), self._entries)):
             return False
         if len(self._buckets) == 1 and len(self._buckets[0][1]) == len(gradients):
             return self._buckets[0][0].still(gradients)  # type: ignore[arg-type]

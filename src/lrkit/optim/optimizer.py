@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
+from operator import is_
 from typing import Any
 
 import torch
@@ -102,6 +103,7 @@ class Optimizer(torch.optim.Optimizer):
             rule, numbers = partial(_always, made), own | numbers
         self.choose: Choose = rule
         self._ledgers: list[Ledger] = []
+        self._entries: list[Any] = []  # of the state, after the last update
         defaults = {"lr": lr, **numbers, "maximize": bool(maximize), "capturable": bool(capturable)}
         super().__init__(params, defaults)
 
@@ -139,7 +141,7 @@ class Optimizer(torch.optim.Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take over a state, also that of torch's class of the same name; what its groups lack is as by default."""
         super().__setstate__(state)
-        self._ledgers = []
+        self._ledgers, self._entries = [], []
         for group in self.param_groups:
             for key, value in self.defaults.items():
                 group.setdefault(key, value)
@@ -197,16 +199,17 @@ class Optimizer(torch.optim.Optimizer):
         """One update, with each gradient multiplied and clamped."""
         while len(self._ledgers) < len(self.param_groups):
             self._ledgers.append(Ledger())
-        offset = 0
+        offset, state = 0, self.state
+        unchanged = len(state) == len(self._entries) and all(map(is_, state.values(), self._entries))
         for group, ledger in zip(self.param_groups, self._ledgers, strict=False):
             rule = self.choose(group) if self.seed is None else _counting(self.choose(group))
             if group["capturable"]:
                 step_on_device(group, rule, self.state, self.clip is not None, self.seed is not None)
                 offset += len(group["params"])
                 continue
-            for bucket in ledger.buckets(group, rule, self.state, offset):
+            for bucket in ledger.buckets(group, rule, state, offset, unchanged):
                 if bucket.g[0].layout != torch.strided:
-                    check_sparse(rule.scalars(bucket.t + 1, group), rule.form)
+                    check_sparse(bucket.g[0], rule.scalars(bucket.t + 1, group), rule.form)
                 t = bucket.advance(group)
                 change = Change(*self._gain(bucket, gains, bound, group["maximize"]), self._keys(bucket, t))
                 try:
@@ -214,6 +217,8 @@ class Optimizer(torch.optim.Optimizer):
                 finally:
                     bucket.release()
             offset += len(group["params"])
+        if not unchanged:
+            self._entries = list(state.values())
 
     def _gain(
         self, bucket: Bucket, gains: float | dict[int, Tensor], bound: float | None, maximize: bool

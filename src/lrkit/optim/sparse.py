@@ -6,6 +6,7 @@ Knows the ten numbers and the reference; knows no optimizer.
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from lrkit.errors import InputError
 from lrkit.optim.lists import Change, Lists
@@ -19,14 +20,9 @@ class Sparse:
     Args:
         lists: The tensors.
         form: What the rule has.
-
-    Raises:
-        InputError: If the layout is another one.
     """
 
     def __init__(self, lists: Lists, form: Form) -> None:
-        if lists.g[0].layout != torch.sparse_coo or lists.g[0].is_complex():
-            raise InputError(f"step(): a gradient of layout {lists.g[0].layout} has no update here. Give a dense one.")
         self._lists, self._form = lists, form
 
     def __call__(self, s: Scalars, change: Change) -> bool:
@@ -50,16 +46,19 @@ class Sparse:
         return True
 
 
-def check_sparse(s: Scalars, form: Form) -> None:
+def check_sparse(g: Tensor, s: Scalars, form: Form) -> None:
     """Refuse sparse gradients where an update changes every row.
 
     Args:
+        g: One of them.
         s: The numbers of the update.
         form: What the rule has.
 
     Raises:
-        InputError: If it does.
+        InputError: If it does, or if the layout is not COO.
     """
+    if g.layout != torch.sparse_coo or g.is_complex():
+        raise InputError(f"step(): a gradient of layout {g.layout} has no update here. Give a dense one.")
     decays = s.wd != 0 or s.rho != 1 or (form.square and s.bv != 1)
     if decays or form.extra or form.sign or form.after or (form.momentum and form.square):
         raise InputError(
