@@ -162,10 +162,9 @@ class Compiled:
 def marked(lists: Lists) -> list[Tensor]:
     """Of whom autograd is told that they were written behind its back, so that it refuses to go back through what has moved.
 
-    A few of many, evenly spread: whoever goes back through a net meets one, and to tell it of all takes as long as a small
-    update.
+    Of more than 128 some, evenly spread: to tell it of all takes as long as a small update.
     """
-    return lists.p[:: 1 + len(lists.p) // 32]
+    return lists.p[:: 1 + len(lists.p) // 128]
 
 
 def _rows_whole(p: Tensor) -> bool:

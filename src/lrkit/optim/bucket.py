@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch._C import TensorBase
 
+from lrkit.errors import StateError
 from lrkit.optim.lists import Lists, fits, flat
 from lrkit.optim.reference import Values
 from lrkit.optim.rule import Rule
@@ -64,6 +65,11 @@ def complete(parameter: Tensor, entry: dict[str, Any], rule: Rule, group: Mappin
     begun = True
     for name in sorted(rule.names, key=rule.scale.buffer.__ne__) if rule.form.after else rule.names:  # in torch's order
         there = entry.get(name) if name else None
+        if there is not None and there.shape != parameter.shape:
+            raise StateError(
+                f"step(): {name} has the shape {tuple(there.shape)} in the state, and its parameter {tuple(parameter.shape)}. "
+                "Load a checkpoint of this model."
+            )
         if name and (there is None or there.is_sparse):
             begun = begun and there is not None
             entry[name] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
@@ -95,6 +101,7 @@ class Bucket(Lists):
         super().__init__(p, gradients, m, v, x, walkable)
         self.cells, self.t = cells, cells[0].t
         self.places = np.array([cell.place for cell in cells], dtype=np.uint32)
+        self._earlier: Any = None
         self.fresh = True
         self.runner: Any = None
         self._rule = rule
@@ -111,12 +118,12 @@ class Bucket(Lists):
         if not self._plain:
             self.g = [flat(one) for one in gradients]
         self._contiguous = walkable and all(one.is_contiguous() for one in self.p)
-        # The same memory in another order: only what has more than one dimension can be turned.
-        self._matrices = [one for one in self._tensors if one.dim() > 1] if self._contiguous else []
-        self._turnable = [i for i, one in enumerate(self.p) if one.dim() > 1] if self._contiguous else []
+        # What could be the same memory in another order; buffers of one dimension are nobody's to turn.
+        ordered = [one for i, one in enumerate(self._tensors) if i < len(cells) or one.dim() > 1]
+        self._ordered = ordered if self._contiguous else []
         self._kept = [one.data_ptr() for one in self._tensors] if self._plain else []
         self.addresses = [one.data_ptr() for one in self.g] if self._plain else []
-        self._sizes = [one.numel() for one in self.p]
+        self._sizes = [one.nbytes for one in self.p]
 
     @property
     def carry(self) -> float | None:
@@ -126,7 +133,7 @@ class Bucket(Lists):
     def still(self, gradients: list[Tensor]) -> bool:
         """Whether everything is where it was, but for the gradients, which are taken over until `release`.
 
-        Gradients at the addresses of the last ones are looked at again only where their order can have changed.
+        Of gradients at the addresses of the last ones only order and size are looked at again.
 
         Args:
             gradients: Of the members, in order.
@@ -141,7 +148,7 @@ class Bucket(Lists):
             self.addresses, self.fresh = addresses, True
             alike = self._alike(gradients)
         elif self._contiguous:
-            alike = all(map(_contiguous, [gradients[i] for i in self._turnable]))
+            alike = all(map(_contiguous, gradients)) and list(map(_bytes, gradients)) == self._sizes
         else:
             alike = self._alike(gradients)
         self.g = gradients
@@ -155,13 +162,15 @@ class Bucket(Lists):
                     return False
         except KeyError:
             return False
-        return self._counts_hold() and all(map(_contiguous, self._matrices))
+        return self._counts_hold() and all(map(_contiguous, self._ordered))
 
     def _alike(self, gradients: list[Tensor]) -> bool:
         """Whether new gradients have the layout that lets this bucket be what it is."""
         if set(map(type, gradients)) != {Tensor} or set(map(_dtype, gradients)) != {self.p[0].dtype}:
             return False
-        if self._contiguous and all(map(_contiguous, gradients)) and list(map(_numel, gradients)) == self._sizes:
+        if any(map(_negative, gradients)):
+            return not self.walkable
+        if self._contiguous and all(map(_contiguous, gradients)) and list(map(_bytes, gradients)) == self._sizes:
             return True
         here = self._tensors[: len(self.p)]
         return all(
@@ -184,6 +193,7 @@ class Bucket(Lists):
 
     def advance(self, group: Mapping[str, Any]) -> int:
         """Count the update that is to be made now, and return its number, from 1."""
+        self._earlier = None if self._carries is None else self._carries.copy()
         self.t += 1
         if self._counts is not None:
             self._counts += 1
@@ -191,6 +201,14 @@ class Bucket(Lists):
             direction: Any = self._rule.direction
             self._carries *= self._carries.dtype.type(direction.momentum(self.t, group))
         return self.t
+
+    def retreat(self) -> None:
+        """Take the last count back: its update was not made."""
+        self.t -= 1
+        if self._counts is not None:
+            self._counts -= 1
+        if self._carries is not None:
+            self._carries[:] = self._earlier
 
 
 class Ledger:
@@ -239,8 +257,8 @@ class Ledger:
         return all(bucket.still([gradients[i] for i in members]) for bucket, members in self._buckets)  # type: ignore[misc]
 
 
-_address, _numel, _contiguous = TensorBase.data_ptr, TensorBase.numel, TensorBase.is_contiguous  # no subclass comes here
-_dtype = attrgetter("dtype")
+_address, _contiguous, _negative = TensorBase.data_ptr, TensorBase.is_contiguous, TensorBase.is_neg  # no subclass comes here
+_dtype, _bytes = attrgetter("dtype"), attrgetter("nbytes")
 
 
 def _sorted(cells: list[Cell], gradients: list[Any], live: list[int], rule: Rule) -> list[tuple[Bucket, list[int]]]:

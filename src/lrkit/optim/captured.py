@@ -15,25 +15,30 @@ from lrkit.optim.reference import Values, apply
 from lrkit.optim.rule import Rule
 
 
-def step_on_device(group: dict[str, Any], rule: Rule, state: Any, clipped: bool, rounded: bool) -> None:
+def check_captured(clipped: bool, rounded: bool) -> None:
+    """Refuse what has to look at what stays on the device.
+
+    Args:
+        clipped: Whether gradients are clipped.
+        rounded: Whether values are rounded at random, by a count that Python knows.
+
+    Raises:
+        InputError: If either is.
+    """
+    if rounded:
+        raise InputError("capturable=True: stochastic_rounding=True counts updates here, not on the device. Leave one out.")
+    if clipped:
+        raise InputError("capturable=True: clip= looks at the gradients, which a captured step must not. Leave one out.")
+
+
+def step_on_device(group: dict[str, Any], rule: Rule, state: Any) -> None:
     """One update of a group.
 
     Args:
         group: The param group.
         rule: What it follows.
         state: The optimizer's.
-        clipped: Whether gradients are clipped, which has to look at them.
-        rounded: Whether values are rounded at random, by a count that Python knows.
-
-    Raises:
-        InputError: If they are.
     """
-    if rounded:
-        raise InputError(
-            "step(): stochastic_rounding=True counts updates here, and capturable=True there. Leave one of them out."
-        )
-    if clipped:
-        raise InputError("step(): clip= looks at the gradients, which capturable=True forbids. Leave one of them out.")
     gain = -1.0 if group["maximize"] else 1.0
     for p in group["params"]:
         if p.grad is None:

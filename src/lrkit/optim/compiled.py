@@ -12,6 +12,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -93,12 +94,12 @@ def _compile(compiler: str, defines: list[str], folder: Path, name: str) -> Path
     with tempfile.TemporaryDirectory(dir=folder) as workplace:
         made = Path(workplace) / "update.so"
         for flags in _TRIES:
-            command = [compiler, *_COMMON, *flags, *defines, "-o", str(made), str(_SOURCE), "-lm"]
+            command = [*shlex.split(compiler), *_COMMON, *flags, *defines, "-o", str(made), str(_SOURCE), "-lm"]
             try:
                 done = subprocess.run(command, capture_output=True, text=True, timeout=120)
             except (OSError, subprocess.TimeoutExpired) as error:
                 raise CannotCompile(f"{compiler} does not run: {error}") from error
-            if done.returncode == 0:
+            if done.returncode == 0 and made.exists():
                 return made.rename(folder / f"{name}-{_digest(made.read_bytes())}.so")
             said = (done.stderr.strip().splitlines() or ["it gave no reason"])[-1]
     raise CannotCompile(f"{compiler} refused: {said}")
@@ -107,13 +108,16 @@ def _compile(compiler: str, defines: list[str], folder: Path, name: str) -> Path
 @cache
 def _compiler() -> str:
     """The compiler's path and version, on two lines."""
-    for name in [os.environ.get("CC", ""), "cc", "gcc", "clang"]:
-        path = shutil.which(name) if name else None
-        if path:
+    for name in [*([os.environ["CC"]] if os.environ.get("CC") else []), "cc", "gcc", "clang"]:
+        whole = shutil.which(name)
+        first, *rest = [name] if whole else shlex.split(name) or [""]
+        found = whole or shutil.which(first)
+        if found:
+            path = shlex.join([found, *rest])
             try:
-                version = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=20).stdout.partition("\n")[
-                    0
-                ]
+                version = subprocess.run(
+                    [*shlex.split(path), "--version"], capture_output=True, text=True, timeout=20
+                ).stdout.partition("\n")[0]
             except (OSError, subprocess.TimeoutExpired):
                 continue
             return f"{path}\n{version}"
@@ -131,10 +135,11 @@ def _processor() -> str:
 
 def _folders() -> list[Path]:
     """Where compiled files may lie: the user's own folder, which nobody else may write to; else a new one, for this process."""
-    wanted = os.environ.get("LRKIT_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lrkit"
-    folder = Path(wanted)
     found = []
+    folder = Path()
     try:
+        wanted = os.environ.get("LRKIT_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lrkit"
+        folder = Path(wanted).expanduser().absolute()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         status = folder.stat()
         if not hasattr(os, "getuid") or (status.st_uid == os.getuid() and not status.st_mode & 0o022):

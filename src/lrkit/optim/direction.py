@@ -5,6 +5,7 @@ Each is one method, `mix`: the step's number t (from 1) ↦ the four numbers. Kn
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
@@ -23,7 +24,7 @@ class Mix(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Direction(Part):
+class Direction(Part, ABC):
     """The base of all directions.
 
     Attributes:
@@ -39,13 +40,13 @@ class Direction(Part):
         """Whether cg can be other than 0."""
         return True
 
+    @abstractmethod
     def mix(self, t: Number, group: Mapping[str, Any], carry: Number | None = None) -> Mix:
         """The four numbers of update t, counted from 1."""
-        raise NotImplementedError
 
+    @abstractmethod
     def formula(self, group: Mapping[str, Any]) -> tuple[str, str]:
         """What the step follows, in symbols; and how it is remembered."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

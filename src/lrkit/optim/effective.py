@@ -49,8 +49,10 @@ class EffectiveRates(Mapping[Tensor, Tensor]):
         self._rounds_at_random = isinstance(optimizer, Optimizer) and optimizer.seed is not None
 
     def _places(self) -> Iterator[tuple[Tensor, Place]]:
+        named = [group.get("name") for group in self._optimizer.param_groups]
         for i, group in enumerate(self._optimizer.param_groups):
-            names = group.get("param_names") or [f"{group.get('name', i)}.{k}" for k in range(len(group["params"]))]
+            own = named[i] if named[i] and named.count(named[i]) == 1 else i
+            names = group.get("param_names") or [f"{own}.{k}" for k in range(len(group["params"]))]
             for name, p in zip(names, group["params"], strict=True):
                 yield p, Place(name, group, self._optimizer.state.get(p, {}))
 
@@ -101,7 +103,7 @@ class EffectiveRates(Mapping[Tensor, Tensor]):
             return rule, 2
         return rule, int(place.entry.get("step", 0))
 
-    def quantiles(self, q: Sequence[float] = (0.05, 0.25, 0.5, 0.75, 0.95)) -> dict[str, tuple[float, ...]]:
+    def quantiles(self, q: Sequence[float] | float = (0.05, 0.25, 0.5, 0.75, 0.95)) -> dict[str, tuple[float, ...]]:
         """Quantiles of η/σ, one row a parameter; of one with more than a million entries every k-th is looked at.
 
         Args:
@@ -115,6 +117,7 @@ class EffectiveRates(Mapping[Tensor, Tensor]):
         Raises:
             InputError: If one is not from 0 to 1.
         """
+        q = q if isinstance(q, Sequence) else (q,)
         at = torch.tensor([real("quantiles", "q", one, least=0.0) for one in q])
         if bool((at > 1).any()):
             raise InputError(f"quantiles(q={tuple(q)}): each must be from 0 to 1.")

@@ -6,30 +6,32 @@ Any function of the step's number t, counted from 1, is a factor. Knows nothing 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor
 
+from lrkit.errors import real
 from lrkit.optim.part import Hyper, Hypers, Number, Part, where
 
 
 @dataclass(frozen=True)
-class Factor(Part):
+class Factor(Part, ABC):
     """The base of all factors."""
 
+    @abstractmethod
     def at(self, t: Number, group: Mapping[str, Any]) -> Number:
         """The factor of update t."""
-        raise NotImplementedError
 
     def scaled(self, t: Number, group: Mapping[str, Any]) -> Any:
         """Whether σ is to be used in update t."""
         return True
 
+    @abstractmethod
     def formula(self, group: Mapping[str, Any]) -> str:
         """The factor in symbols; empty where it is 1."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class Given(Factor):
 
     def at(self, t: Number, group: Mapping[str, Any]) -> Number:
         """What it says."""
-        return self.function(t)
+        return real(self.formula(group), "factor", self.function(t), least=0.0)
 
     def formula(self, group: Mapping[str, Any]) -> str:
         """Its name."""

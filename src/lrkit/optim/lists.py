@@ -59,16 +59,16 @@ class Change(NamedTuple):
 def flat(tensor: Tensor) -> Tensor:
     """What a kernel sees of a tensor: this process's part of it, as reals; the same memory."""
     local = tensor.to_local() if hasattr(tensor, "to_local") else tensor
-    return real(local.detach())
+    return real(local.detach().resolve_conj() if local.is_conj() else local.detach())
 
 
 def fits(values: Values, g: Tensor) -> bool:
     """Whether memory can be walked from end to end: all tensors have the same entries in the same order, none overlaps itself."""
     p = values.p
     tensors = [g, *(one for one in values[1:] if one is not None)]
-    if any(
-        one.dtype != p.dtype or one.device != p.device or one.shape != p.shape or one.layout != torch.strided for one in tensors
-    ):
+    if any(type(one) is not Tensor or one.layout != torch.strided or one.is_neg() for one in (p, *tensors)):
+        return False  # a subclass may have no memory of its own; a negative view has another sign than its memory
+    if any(one.dtype != p.dtype or one.device != p.device or one.shape != p.shape for one in tensors):
         return False
     if p.is_contiguous():
         return all(one.is_contiguous() for one in tensors)

@@ -17,13 +17,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from lrkit.clip import Clip, Tally
 from lrkit.errors import InputError, whole
 from lrkit.optim.backends import BACKENDS, run
 from lrkit.optim.bucket import Bucket, Ledger
-from lrkit.optim.captured import step_on_device
-from lrkit.optim.checks import check_group
+from lrkit.optim.captured import check_captured, step_on_device
+from lrkit.optim.checks import check_entry, check_finite, check_group, check_keys
 from lrkit.optim.decay import Coupled, Decay, Decoupled
 from lrkit.optim.direction import Direction, Gradient
 from lrkit.optim.factor import Factor, Given
@@ -104,7 +105,7 @@ class Optimizer(torch.optim.Optimizer):
         self.choose: Choose = rule
         self._ledgers: list[Ledger] = []
         self._entries: list[Any] = []  # of the state, after the last update
-        defaults = {"lr": lr, **numbers, "maximize": bool(maximize), "capturable": bool(capturable)}
+        defaults = {"lr": lr, **numbers, "maximize": maximize, "capturable": capturable}
         super().__init__(params, defaults)
 
     found_inf: Tensor  # there only while, or after, an update is skipped
@@ -122,13 +123,10 @@ class Optimizer(torch.optim.Optimizer):
         try:
             check_group(type(self).__name__, group, self.defaults)
             rule = self.choose(group)
-            rule.scalars(1, group)
-        except KeyError as error:
-            self.param_groups.pop()
-            raise InputError(
-                f"{type(self).__name__}: a part reads {error}, which groups do not have. Give it a number."
-            ) from error
-        except InputError:
+            check_keys(type(self).__name__, rule, group)
+            if group["capturable"]:
+                check_captured(self.clip is not None, self.seed is not None)
+        except BaseException:
             self.param_groups.pop()
             raise
         _remember_base(group, rule)
@@ -151,11 +149,19 @@ class Optimizer(torch.optim.Optimizer):
         """Take over a checkpoint, also one of torch's class of the same name.
 
         Torch casts all state but ``step`` to the parameter's type; what is counted in float32 stays so here.
+
+        Raises:
+            StateError: If it is of another rule, or of another model.
         """
+        if not isinstance(state_dict, dict) or not {"state", "param_groups"} <= set(state_dict):
+            raise InputError(f"load_state_dict({str(state_dict)[:40]}): no optimizer's state. Pass what state_dict() returned.")
+        pairs = list(zip(self.param_groups, state_dict["param_groups"], strict=False))
+        for own, saved in pairs:
+            rule = self.choose({**self.defaults, **saved})
+            for place, p in zip(saved["params"], own["params"], strict=False):
+                check_entry(type(self).__name__, rule, state_dict["state"].get(place, {}), p)
         super().load_state_dict(state_dict)
-        saved = [place for group in state_dict["param_groups"] for place in group["params"]]
-        parameters = [p for group in self.param_groups for p in group["params"]]
-        for place, p in zip(saved, parameters, strict=True):
+        for place, p in [both for own, saved in pairs for both in zip(saved["params"], own["params"], strict=False)]:
             there = state_dict["state"].get(place, {}).get("mu_product")
             if isinstance(there, Tensor) and p.dtype.itemsize < 4:
                 self.state[p]["mu_product"] = there.detach().clone()
@@ -200,25 +206,46 @@ class Optimizer(torch.optim.Optimizer):
         while len(self._ledgers) < len(self.param_groups):
             self._ledgers.append(Ledger())
         offset, state = 0, self.state
+        waiting: list[tuple[dict[str, Any], Rule, Bucket | None]] = []
         unchanged = len(state) == len(self._entries) and all(map(is_, state.values(), self._entries))
         for group, ledger in zip(self.param_groups, self._ledgers, strict=False):
             rule = self.choose(group) if self.seed is None else _counting(self.choose(group))
             if group["capturable"]:
-                step_on_device(group, rule, self.state, self.clip is not None, self.seed is not None)
-                offset += len(group["params"])
-                continue
-            for bucket in ledger.buckets(group, rule, state, offset, unchanged):
-                if bucket.g[0].layout != torch.strided:
-                    check_sparse(bucket.g[0], rule.scalars(bucket.t + 1, group), rule.form)
-                t = bucket.advance(group)
-                change = Change(*self._gain(bucket, gains, bound, group["maximize"]), self._keys(bucket, t))
-                try:
-                    run(bucket, rule.form, rule.scalars(t, group, bucket.carry), change, self.backend)
-                finally:
-                    bucket.release()
+                check_captured(self.clip is not None, self.seed is not None)
+                waiting.append((group, rule, None))
+            else:
+                buckets = ledger.buckets(group, rule, state, offset, unchanged)
+                waiting += [(group, rule, bucket) for bucket in buckets]
+                for bucket in buckets:
+                    if bucket.g[0].layout != torch.strided:
+                        check_sparse(bucket.g[0], rule.scalars(bucket.t + 1, group), rule.form, self.seed is not None)
             offset += len(group["params"])
         if not unchanged:
             self._entries = list(state.values())
+        try:
+            for group, rule, one in waiting:  # nothing has been changed so far
+                if one is None:
+                    step_on_device(group, rule, state)
+                else:
+                    self._execute(group, rule, one, gains, bound)
+        finally:
+            for *_, one in waiting:
+                if one is not None:
+                    one.release()
+
+    def _execute(
+        self, group: dict[str, Any], rule: Rule, bucket: Bucket, gains: float | dict[int, Tensor], bound: float | None
+    ) -> None:
+        """One update of a bucket; what fails is not counted."""
+        t = bucket.advance(group)
+        try:
+            scalars = rule.scalars(t, group, bucket.carry)
+            check_finite(type(self).__name__, t, scalars)
+            change = Change(*self._gain(bucket, gains, bound, group["maximize"]), self._keys(bucket, t))
+            run(bucket, rule.form, scalars, change, self.backend)
+        except BaseException:
+            bucket.retreat()
+            raise
 
     def _gain(
         self, bucket: Bucket, gains: float | dict[int, Tensor], bound: float | None, maximize: bool
@@ -245,6 +272,8 @@ class Optimizer(torch.optim.Optimizer):
 
     def __repr__(self) -> str:
         """The parts, the formula, and what each group has."""
+        if not self.param_groups:
+            return f"{type(self).__name__}(no groups)"
         first = self.param_groups[0]
         lines = [f"{type(self).__name__}(lr = {float(first['lr']):g})"]
         lines += [f"    {line}" for line in self.choose(first).formula(first)]
@@ -256,7 +285,7 @@ class Optimizer(torch.optim.Optimizer):
         if self.clip is not None:
             lines.append(f"    clipped: {self.tally}")
         for i, group in enumerate(self.param_groups):
-            count = sum(p.numel() for p in group["params"])
+            count = sum(0 if is_lazy(p) else p.numel() for p in group["params"])
             name = group.get("name", i)
             lines.append(f"    group {name}: {len(group['params'])} tensors, {count:,} values, lr = {float(group['lr']):g}")
         return "\n".join(lines)
@@ -293,8 +322,9 @@ def _put_together(
     """Parts as a rule that reads its numbers from param groups; and those numbers."""
     listed = list(factor) if isinstance(factor, list | tuple) else [factor]
     for one in listed:
-        if not isinstance(one, Factor) and not callable(one):
-            raise InputError(f"Optimizer(factor={one!r}): must be a function of the update's number, counted from 1.")
+        if isinstance(one, type) or (not isinstance(one, Factor) and not callable(one)):
+            hint = f" Did you mean {one.__name__}()?" if isinstance(one, type) else ""
+            raise InputError(f"Optimizer(factor={one!r}): must be a function of the update's number, counted from 1.{hint}")
     factors = [one if isinstance(one, Factor) else Given(one) for one in listed]
     numbers: dict[str, float] = {}
 
@@ -311,9 +341,9 @@ def _put_together(
         return part
 
     rule = Rule(
-        placed(direction or Gradient(), Direction, "direction"),
-        placed(scale or Unit(), Scale, "scale"),
-        placed(decay or Coupled(), Decay, "decay"),
+        placed(Gradient() if direction is None else direction, Direction, "direction"),
+        placed(Unit() if scale is None else scale, Scale, "scale"),
+        placed(Coupled() if decay is None else decay, Decay, "decay"),
         placed(eps if isinstance(eps, Epsilon) else Epsilon(eps), Epsilon, "scale"),
         tuple(placed(one, Factor, "factor") for one in factors),
     )

@@ -7,6 +7,7 @@ Knows nothing of directions and rates.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
@@ -25,7 +26,7 @@ class Weights(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Scale(Part):
+class Scale(Part, ABC):
     """The base of all scales.
 
     Attributes:
@@ -35,17 +36,17 @@ class Scale(Part):
 
     buffer: str = field(default="", kw_only=True)
 
+    @abstractmethod
     def weigh(self, t: Number, group: Mapping[str, Any]) -> Weights:
         """The three numbers of update t, counted from 1."""
-        raise NotImplementedError
 
     def first(self, group: Mapping[str, Any]) -> float:
         """What v begins with."""
         return 0.0
 
+    @abstractmethod
     def formula(self, group: Mapping[str, Any]) -> tuple[str, str]:
         """v in symbols, as it stands under the root; and its recursion."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class Average(Scale):
     """``v ← β·v + (1 − β)·g²``: RMSProp's; with the correction ``v/(1 − βᵗ)`` Adam's.
 
     Args:
-        beta: β, from 0 to 1.
+        beta: β, from 0 up to below 1.
         corrected: Whether v is divided by ``1 − βᵗ``, so that it is a mean of the squares from the first update on.
         centered: Whether the square of the mean gradient is taken off: σ² is then the variance.
         seeded: Whether v begins with the first g² (the tutorials' σ⁰ = |g⁰|); else with `initial`.
@@ -123,7 +124,7 @@ class Average(Scale):
     Source: Hinton's lecture 6e; Graves 2013 (arXiv 1308.0850), eq. 38–45, for the centered form; Kingma & Ba 2014.
     """
 
-    HYPERS: ClassVar[Hypers] = {"beta": ("beta2", 0.0, None)}
+    HYPERS: ClassVar[Hypers] = {"beta": ("beta2", 0.0, 1.0)}
     buffer: str = field(default="square_avg", kw_only=True)
     beta: Hyper = 0.9
     corrected: bool = False

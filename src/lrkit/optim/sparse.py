@@ -46,19 +46,22 @@ class Sparse:
         return True
 
 
-def check_sparse(g: Tensor, s: Scalars, form: Form) -> None:
+def check_sparse(g: Tensor, s: Scalars, form: Form, rounded: bool) -> None:
     """Refuse sparse gradients where an update changes every row.
 
     Args:
         g: One of them.
         s: The numbers of the update.
         form: What the rule has.
+        rounded: Whether values are rounded at random.
 
     Raises:
-        InputError: If it does, or if the layout is not COO.
+        InputError: If it does, if they are, or if the layout is not COO.
     """
     if g.layout != torch.sparse_coo or g.is_complex():
         raise InputError(f"step(): a gradient of layout {g.layout} has no update here. Give a dense one.")
+    if rounded:
+        raise InputError("step(): stochastic_rounding=True rounds whole tensors, and a sparse gradient came. Leave one out.")
     decays = s.wd != 0 or s.rho != 1 or (form.square and s.bv != 1)
     if decays or form.extra or form.sign or form.after or (form.momentum and form.square):
         raise InputError(
