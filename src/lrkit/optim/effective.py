@@ -111,8 +111,7 @@ class EffectiveRates(Mapping[Tensor, Tensor]):
 
         Returns:
             name ↦ as many rates as `q` has. The name is that of `named_parameters`, where the optimizer was given it; else group
-            and
-            place: ``"0.3"``.
+            and place: ``"0.3"``.
 
         Raises:
             InputError: If one is not from 0 to 1.
@@ -141,12 +140,9 @@ class EffectiveRates(Mapping[Tensor, Tensor]):
         for p, place in self._places():
             rule, t = self._rule(place)
             every = _every(p)
-            values, g = (
-                _values(p, place, rule, every),
-                None if p.grad is None or p.grad.is_sparse else _sample(flat(p.grad), every),
-            )
             if self._rounds_at_random and p.dtype == torch.bfloat16:
                 continue
+            values, g = _values(p, place, rule, every), _gradient(p, every)
             if t == 0 or values.p.numel() == 0 or (values.m is None and g is None) or (rule.form.square and values.v is None):
                 continue
             moved = _step(rule, t, place, values, g)

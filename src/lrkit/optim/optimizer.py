@@ -208,21 +208,21 @@ class Optimizer(torch.optim.Optimizer):
         offset, state = 0, self.state
         waiting: list[tuple[dict[str, Any], Rule, Bucket | None]] = []
         unchanged = len(state) == len(self._entries) and all(map(is_, state.values(), self._entries))
-        for group, ledger in zip(self.param_groups, self._ledgers, strict=False):
-            rule = self.choose(group) if self.seed is None else _counting(self.choose(group))
-            if group["capturable"]:
-                check_captured(self.clip is not None, self.seed is not None)
-                waiting.append((group, rule, None))
-            else:
-                buckets = ledger.buckets(group, rule, state, offset, unchanged)
-                waiting += [(group, rule, bucket) for bucket in buckets]
-                for bucket in buckets:
-                    if bucket.g[0].layout != torch.strided:
-                        check_sparse(bucket.g[0], rule.scalars(bucket.t + 1, group), rule.form, self.seed is not None)
-            offset += len(group["params"])
-        if not unchanged:
-            self._entries = list(state.values())
         try:
+            for group, ledger in zip(self.param_groups, self._ledgers, strict=False):
+                rule = self.choose(group) if self.seed is None else _counting(self.choose(group))
+                if group["capturable"]:
+                    check_captured(self.clip is not None, self.seed is not None)
+                    waiting.append((group, rule, None))
+                else:
+                    buckets = ledger.buckets(group, rule, state, offset, unchanged)
+                    waiting += [(group, rule, bucket) for bucket in buckets]
+                    for bucket in buckets:
+                        if bucket.g[0].layout != torch.strided:
+                            check_sparse(bucket.g[0], rule.scalars(bucket.t + 1, group), rule.form, self.seed is not None)
+                offset += len(group["params"])
+            if not unchanged:
+                self._entries = list(state.values())
             for group, rule, one in waiting:  # nothing has been changed so far
                 if one is None:
                     step_on_device(group, rule, state)
