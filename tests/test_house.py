@@ -21,10 +21,10 @@ TESTS = Path(__file__).parent
 FLOORS = {
     "errors": -3, "figures": -2, "run": -1, "schedules": 0, "logs": 0, "doctor": 0, "apart": 0.5, "snapshot": 1, "clip": 1,
     "binding": 2, "optim": 2,
-    "groups": 2.5, "controllers": 2.5, "gauges": 3, "task": 3.5, "finder": 4, "reporting": 5, "integrations": 6, "demo": 6,
-    "cli": 7, "__init__": 9, "__main__": 9,
+    "groups": 2.5, "controllers": 2.5, "gauges": 3, "task": 3.5, "finder": 4, "scale": 4.5, "reporting": 5,
+    "integrations": 6, "demo": 6, "cli": 7, "__init__": 9, "__main__": 9,
 }  # fmt: skip
-MODULES = {"schedules", "groups", "clip", "optim", "controllers", "integrations"}  # public names that stand for a module
+MODULES = {"schedules", "groups", "clip", "optim", "controllers", "integrations", "scale"}  # public names that stand for a module
 TORCH_FREE = ["errors", "run", "figures", "schedules", "logs", "doctor", "reporting"]
 
 FILES = sorted(SRC.rglob("*.py"))

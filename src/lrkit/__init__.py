@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from lrkit import groups as groups
     from lrkit import integrations as integrations
     from lrkit import optim as optim
+    from lrkit import scale as scale
     from lrkit import schedules as schedules
     from lrkit.binding.attach import attach as attach
     from lrkit.doctor.diagnosis import Diagnosis as Diagnosis
     from lrkit.doctor.diagnosis import diagnose as diagnose
+    from lrkit.finder.probe import probe as probe
     from lrkit.finder.ramp import range_test as range_test
     from lrkit.finder.search import find as find
     from lrkit.finder.suggestion import Suggestion as Suggestion
@@ -59,6 +61,8 @@ _HOMES = {
     "integrations": ("lrkit.integrations", ""),
     "find": ("lrkit.finder.search", "find"),
     "range_test": ("lrkit.finder.ramp", "range_test"),
+    "probe": ("lrkit.finder.probe", "probe"),
+    "scale": ("lrkit.scale", ""),
     "Suggestion": ("lrkit.finder.suggestion", "Suggestion"),
     "Task": ("lrkit.task", "Task"),
     "train": ("lrkit.task", "train"),
@@ -95,9 +99,11 @@ __all__ = [
     "lint",
     "optim",
     "parse",
+    "probe",
     "range_test",
     "read",
     "report",
+    "scale",
     "schedules",
     "train",
     "watch",

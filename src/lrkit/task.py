@@ -223,7 +223,8 @@ def updates(
     """Make `steps` updates, one after each `next`, going over `batches` as often as needed.
 
     A `step` of one's own may skip an update (a scaler) or make one in several calls (accumulation): only updates that really
-    happened are counted and yielded, with the mean loss of the calls that led to them.
+    happened are counted and yielded, with the mean loss of the calls that led to them. Where the loss is no longer finite and
+    therefore none happens any more, that loss is yielded all the same.
 
     Raises:
         InputError: If `batches` is empty or cannot be iterated again, the loss is not one number, or `step` makes no update in
@@ -244,7 +245,7 @@ def updates(
                 losses.append(_one_call(model, optimizer, loss, batch, step))
                 ended = epoch if last and ended is None else ended
                 _check_made(made.updates - before, len(losses), step)
-                if made.updates == before and step is not None:
+                if made.updates == before and step is not None and not _lost(losses):
                     continue
                 mean = losses[0] if len(losses) == 1 else torch.stack(losses).mean()
                 yield Update(done, epoch if ended is None else ended, mean, ended is not None)
@@ -277,6 +278,12 @@ class _Made:
 
 
 _PATIENCE = 1000  # calls of a `step` without an update
+_LOST = 8  # the same, each with a loss that is not finite
+
+
+def _lost(losses: list[Tensor]) -> bool:
+    """Whether a scaler will never make an update again, since the weights themselves are no longer finite."""
+    return len(losses) >= _LOST and not bool(torch.isfinite(torch.stack(losses[-_LOST:])).any())
 
 
 def _check_made(made: int, calls: int, step: Step | None) -> None:

@@ -58,14 +58,15 @@ def test_a_logarithmic_axis_is_chosen_by_the_spread():
 
 def test_evidence_marks_diverged_runs_and_the_choice():
     ax = charts.evidence(
-        (X + 1, X),
-        [(10, np.array([1.0, 2.0]), np.array([0.5, np.nan]))],
+        [(10, np.array([1.0, 2.0]), np.array([0.5, np.nan])), (30, np.array([1.0]), np.array([0.0]))],
+        fit=(30, X + 1, X),
         chosen=1.5,
         interval=(1.2, 2.0),
-        edge=3.0,
-        ceiling=40.0,
+        untrained=40.0,
+        title="ok",
     )
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert labels == ["interval", "ramp", "blows up from here", "short runs, 10 steps", "chosen: 1.5"]
+    assert labels[:3] == ["80 % interval", "untrained", "expected after 30"]
+    assert labels[3:] == ["bracket, 10 updates", "diverged", "short runs, 30 updates", "chosen: 1.5"]
     assert any(line.get_marker() == "x" for line in ax.lines)
-    assert ax.get_ylim()[1] == pytest.approx(44.8)
+    assert ax.get_ylim()[1] == pytest.approx(45.6) and ax.get_title("left") == "ok"

@@ -81,7 +81,9 @@ class TestAnswers:
         assert found.base_lr == pytest.approx(found.max_lr / 4)
         assert found.context["schedule"] == "warmup 20 > cosine 380" and found.context["horizon"] == STEPS
         assert str(found).startswith(f"rate {found.lr:.3g} (interval") and found.seconds > 0
-        assert len(found.ramp) > 10 and len(found.trials) >= 8
+        assert len(found.trials) >= 6 and len({trial.steps for trial in found.trials}) == 2
+        assert found.fit is not None and found.fit.steps == found.trials[-1].steps
+        assert found.context["batch_size"] == 32 and found.context["optimizer"] == "AdamW"
 
     @pytest.mark.parametrize("budget", [0.1, 0.25, 1.0])
     def test_within_the_budget_counting_everything(self, budget):

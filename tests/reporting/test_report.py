@@ -7,7 +7,7 @@ import pytest
 
 from lrkit import Run, diagnose, parse, report
 from lrkit.errors import FileError, InputError
-from lrkit.finder.suggestion import Suggestion, Trial
+from lrkit.finder.suggestion import Fit, Suggestion, Trial
 from lrkit.reporting.html import write_whole
 from lrkit.reporting.terminal import draw
 
@@ -15,8 +15,9 @@ T = np.arange(100)
 RUN = Run({"step": T, "loss": 0.1 + 2 * np.exp(-T / 20), "lr": np.full(100, 0.1)}, {"label": "<b>first</b>"})
 SLOW = Run({"step": T, "loss": 2 - 0.01 * T, "lr": np.full(100, 1e-5)})
 FOUND = Suggestion(
-    0.01, 10.0, 0.005, 0.02, "ok", 0.9, 400, 3.0, 0.02, 0.08, RUN,
-    (Trial(0.003, 10, 1.0), Trial(0.01, 10, 0.5), Trial(0.03, 10, float("nan"))), {"schedule": "cosine 400", "horizon": 400},
+    0.01, 10.0, 0.005, 0.02, "ok", 0.9, 400, 3.0, 0.02, 0.08,
+    (Trial(0.003, 10, 1.0), Trial(0.01, 10, 0.5), Trial(0.03, 10, float("nan"))), Fit(10, (0.003, 0.03), (1.0, 2.0)), 2.0,
+    {"schedule": "cosine 400", "horizon": 400},
 )  # fmt: skip
 
 

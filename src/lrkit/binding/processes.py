@@ -21,3 +21,8 @@ def agreed(numbers: Sequence[float]) -> list[float]:
     total = torch.tensor(numbers, dtype=torch.float64, device=device)
     torch.distributed.all_reduce(total)
     return (total / torch.distributed.get_world_size()).tolist()
+
+
+def world_size() -> int:
+    """How many processes there are."""
+    return int(torch.distributed.get_world_size()) if parallel() else 1

@@ -2,14 +2,18 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from lrkit.finder.suggestion import Suggestion
 
 
 def command(
     file: Annotated[str, typer.Argument(metavar="FILE.py", help="Defines `def task() -> lrkit.Task`.")],
     budget: Annotated[float, typer.Option(help="What the search may cost, in training runs.")] = 0.25,
+    max_steps: Annotated[int | None, typer.Option(help="Longest short run, in updates.")] = None,
     schedule: Annotated[str, typer.Option(help="The schedule of the real run.")] = "warmup 5% > cosine",
     seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Write a report there, e.g. find.html.")] = None,
@@ -29,18 +33,46 @@ def command(
         suggestion = find(
             task,
             budget=budget,
+            max_steps=max_steps,
             schedule=schedule,
             seed=seed,
-            progress=lambda done, of: tell("finding the rate", done / of),
+            progress=lambda done, of: tell(f"{of - done:.0f} updates left", done / of),
         )
     if suggestion.status == "diverged":
         sys.stderr.write(f"lrkit: find({file}): {suggestion.reason}. The rate stays {suggestion.lr:.3g}.\n")
         raise typer.Exit(2)
     console.print(str(suggestion))
-    for trial in sorted(suggestion.trials, key=lambda trial: (trial.steps, trial.lr)):
-        loss = f"{trial.loss:.4g}" if trial.loss == trial.loss else "diverged"
-        console.print(f"  {trial.steps:5d} updates at {trial.lr:8.3g}: loss {loss}")
+    if suggestion.trials:
+        console.print(_seen(suggestion), markup=False)
     if out is not None:
         console.print(f"report {report(suggestion, out)}", markup=False)
     if not suggestion.found:
         raise typer.Exit(1)
+
+
+def _seen(suggestion: "Suggestion") -> str:
+    """The runs, rung by rung: a bar from the best loss to the untrained one; what lies in the interval; the choice."""
+    import math
+
+    from lrkit.reporting.terminal import bars
+
+    finite = [trial.loss for trial in suggestion.trials if math.isfinite(trial.loss)]
+    lowest, highest = (
+        min(finite, default=0.0),
+        suggestion.untrained if math.isfinite(suggestion.untrained) else max(finite, default=1.0),
+    )
+    lines = []
+    for steps in sorted({trial.steps for trial in suggestion.trials}):
+        rows = [
+            (f"{trial.lr:.3g}", trial.loss, "diverged" if trial.loss != trial.loss else _place(suggestion, trial.lr))
+            for trial in sorted(suggestion.trials, key=lambda trial: trial.lr)
+            if trial.steps == steps
+        ]
+        lines += [f"after {steps} updates at a peak rate of", bars(rows, lowest, highest)]
+    return "\n".join(lines)
+
+
+def _place(suggestion: "Suggestion", lr: float) -> str:
+    if not suggestion.found or not suggestion.low <= lr <= suggestion.high:
+        return ""
+    return "chosen" if lr == suggestion.lr else "in the interval"

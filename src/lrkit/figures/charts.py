@@ -101,47 +101,54 @@ def schedule_curve(steps: Array, values: Array, ax: Axes | None = None, *, ylabe
 
 @styled
 def evidence(
-    ramp: tuple[Array, Array],
     rungs: Sequence[tuple[int, Array, Array]],
     ax: Axes | None = None,
     *,
+    fit: tuple[int, Array, Array] | None = None,
     chosen: float | None = None,
     interval: tuple[float, float] | None = None,
-    edge: float | None = None,
-    ceiling: float | None = None,
+    untrained: float | None = None,
+    title: str = "",
 ) -> Axes:
     """What a finder saw, over the rate.
 
     Args:
-        ramp: (rates, losses) of the ramp that brackets.
-        rungs: (horizon in steps, rates, losses after that many steps) of the short runs; a loss that is not finite was a
-            diverged run and is drawn as a cross at the top.
+        rungs: (updates, rates, losses after that many updates) of the short runs, the bracket first; a loss that is not finite
+            was a diverged run and is drawn as a cross at the top.
         ax: Axes to draw on; a new figure's where None.
+        fit: (updates, rates, expected losses) of the longest runs.
         chosen: The rate that was chosen.
         interval: Its interval.
-        edge: The rate from which the ramp blew up.
-        ceiling: Loss at which the picture is cut (the untrained loss and a little).
+        untrained: The loss before any update; the picture is cut a little above it.
+        title: Above the picture.
     """
     ax = axes_or_new(ax)
     if interval is not None:
-        ax.axvspan(*interval, color=GREEN, alpha=0.15, lw=0, label="interval")
-    ax.plot(*ramp, color=INK, lw=0.8, alpha=0.45, label="ramp")
-    if edge is not None:
-        ax.axvline(edge, color=ORANGE, lw=1, ls=":", label="blows up from here")
-    for color, marker, (horizon, rates, losses) in zip(PALETTE, "osD^v<", rungs, strict=False):
-        good = np.isfinite(losses)
-        ax.plot(rates[good], losses[good], color=color, marker=marker, ms=5, label=f"short runs, {horizon} steps")
+        ax.axvspan(*interval, color=GREEN, alpha=0.15, lw=0, label="80 % interval")
+    if untrained is not None and np.isfinite(untrained):
+        ax.axhline(untrained, color=INK, lw=0.8, ls=":", alpha=0.6, label="untrained")
+    colors = dict(zip([horizon for horizon, *_ in rungs], PALETTE, strict=False))
+    if fit is not None:
+        ax.plot(fit[1], fit[2], color=colors.get(fit[0], INK), lw=1.2, alpha=0.7, label=f"expected after {fit[0]}")
+    for i, (marker, (horizon, rates, losses)) in enumerate(zip("osD^v<", rungs, strict=False)):
+        good, color = np.isfinite(losses), colors[horizon]
+        name = "bracket" if i == 0 and len(rungs) > 1 else "short runs"
+        ax.plot(rates[good], losses[good], color=color, marker=marker, ms=6, ls="", label=f"{name}, {horizon} updates")
         if (~good).any():
             height = np.full(int((~good).sum()), 0.97)
-            ax.plot(rates[~good], height, "x", color=color, ms=6, transform=ax.get_xaxis_transform(), label="_nolegend_")
+            ax.plot(rates[~good], height, "x", color=color, ms=6, transform=ax.get_xaxis_transform(), label="diverged")
     if chosen is not None:
-        ax.axvline(chosen, color=GREEN, lw=2, label=f"chosen: {chosen:.2g}")
+        ax.axvline(chosen, color=GREEN, lw=2, label=f"chosen: {chosen:.3g}")
     ax.set_xscale("log")
-    if ceiling is not None and np.isfinite(ceiling):
-        seen = np.concatenate([ramp[1], *[losses for _, _, losses in rungs]])
-        low = float(np.min(seen[np.isfinite(seen)], initial=ceiling))
-        ax.set_ylim(low - 0.06 * (ceiling - low), ceiling + 0.12 * (ceiling - low) + 1e-12)
+    seen = [losses for _, _, losses in rungs]
+    finite = np.concatenate(seen)[np.isfinite(np.concatenate(seen))] if seen else np.empty(0)
+    if untrained is not None and np.isfinite(untrained) and len(finite):
+        low = min(float(np.min(finite)), untrained)
+        top = untrained if low < untrained else float(np.max(finite))
+        ax.set_ylim(low - 0.08 * (top - low) - 1e-12, top + 0.14 * (top - low) + 1e-12)
+    ax.set_title(title)
     ax.set_xlabel("learning rate (first group)")
     ax.set_ylabel("loss")
-    ax.legend(loc="best")
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(loc="best", fontsize="small")
     return ax

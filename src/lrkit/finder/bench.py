@@ -7,9 +7,9 @@ of `validate`. Knows no search.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from itertools import islice
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,23 +18,38 @@ from torch import nn
 
 from lrkit.binding.driver import driver_of
 from lrkit.binding.hooks import owners
+from lrkit.binding.processes import agreed, parallel
 from lrkit.binding.rates import rates_of
 from lrkit.binding.record import BASE
 from lrkit.binding.slots import slot, unshare
 from lrkit.errors import InputError
+from lrkit.finder.replay import Replay
+from lrkit.finder.signals import Signals, signals_held
+from lrkit.finder.stacked import Members, faster
 from lrkit.schedules.base import Schedule
-from lrkit.snapshot import Restore, capture_module, capture_optimizer, capture_random, preserved
+from lrkit.snapshot import Restore, capture_functions, capture_module, capture_optimizer, preserved
 from lrkit.task import Loss, Step, Validate, check_loss_function, seed_everything, updates, validation
 
-_MAX_CACHED = 4096  # batches kept in memory; beyond, they come round again
+_PROBE = 0.02  # share of the limit that finding out about side by side may cost
 
 
 class OutOfBudget(Exception):
     """The limit was reached in the middle of a validation."""
 
 
+@dataclass(frozen=True)
+class Judged:
+    """One short run: what it is judged by, NaN where it diverged, and the losses of its updates."""
+
+    loss: float
+    losses: tuple[float, ...]
+
+
 class Bench:
     """Runs a training from its present state under any rate, as often as wanted. Use inside ``with bench.open():``.
+
+    Several processes that train one model see the same numbers: each loss and each validation is their mean, so that all of them
+    decide alike, also where one of them sees a NaN.
 
     Args:
         model: The model; put back after every run.
@@ -70,30 +85,38 @@ class Bench:
         self.schedule, self.steps, self.limit = schedule, steps, limit
         self.updates_made, self.forwards = 0, 0
         self._batches, self._step, self._seed, self._progress = batches, step, seed, progress
-        self._cache: list[Any] = []
-        self._source: Iterator[Any] | None = None
-        self._epoch_began = 0
+        self._replay = Replay(batches, seed)
         self._start: list[Restore] = []
         self._driver, self._follow = driver_of(optimizer), follow
-        self._loader_random: Restore | None = None
-        if isinstance(batches, Iterator):
-            raise InputError("batches: an iterator can be read only once. Pass what makes it: a list, a DataLoader.")
+        self._signals = Signals()
+        self._stacks: bool | None = None  # whether side by side is exact and faster; None before anybody asked
         check_loss_function("find", loss)
         self.bases = rates_of(optimizer)
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """Inside, runs can be made; afterwards everything is as before."""
-        with preserved(self.model, self.optimizer, self._batches), ExitStack() as quiet:
+        """Inside, runs can be made; afterwards everything is as before, and only then do handlers hear of signals that came."""
+        functions = (self.loss, self._step, self.validate)
+        with (
+            signals_held() as self._signals,
+            preserved(self.model, self.optimizer, self._batches, *functions),
+            ExitStack() as quiet,
+        ):
             for owner in owners(self.optimizer):
                 quiet.enter_context(owner.paused())  # attachments do not drive, watches do not see
             unshare(self.optimizer, "lr")
             seen: dict[int, Restore] = {}
-            self._start = [capture_module(self.model, seen), capture_optimizer(self.optimizer, seen)]
+            self._start = [
+                capture_module(self.model, seen),
+                capture_optimizer(self.optimizer, seen),
+                capture_functions(functions, seen, self._batches, [*self.model.parameters(), *self.model.buffers()]),
+            ]
             try:
-                yield
+                with self._signals.unwinding():
+                    yield
             finally:
-                self._cache, self._source, self._start = [], None, []
+                self._start = []
+                self._replay.forget()
 
     @property
     def spent(self) -> float:
@@ -105,7 +128,7 @@ class Bench:
         """What is left of the limit, in updates."""
         return self.limit - self.spent
 
-    def run(self, rate: Callable[[int], float], length: int, shaped: bool = False) -> Iterator[float]:
+    def run(self, rate: Callable[[int], float], length: int, shaped: bool = False) -> Generator[float, None, None]:
         """Train from the start; yields the loss of each update, before it.
 
         Args:
@@ -113,37 +136,69 @@ class Bench:
             length: Updates at most.
             shaped: Whether the schedule, compressed to `length`, multiplies the rate (and drives whatever else is attached).
         """
-        for restore in self._start:
-            restore()
-        batches = self._cached(length)
-        seed_everything(self._seed)
-        loop = updates(self.model, self.optimizer, self.loss, batches, length, self._step)
+        self._begin()
+        loop = updates(self.model, self.optimizer, self.loss, self._replay, length, self._step)
         with closing(loop):
             for t in range(length):
                 # The middle of the stretch of the real run that this update stands for.
                 self._drive(rate(t), (t + 0.5) / length * self.steps - 0.5 if shaped else None)
                 update = next(loop)
-                self.updates_made += 1
-                if self._progress is not None:
-                    self._progress(min(self.spent, self.limit), self.limit)
-                yield float(update.loss)
+                self._made(1)
+                yield agreed([float(update.loss)])[0]
 
-    def judge(self, lr: float, length: int, hopeless: float) -> float:
-        """The loss after a short run of the compressed schedule with this peak rate; NaN where it diverged.
+    @property
+    def batch_size(self) -> int | None:
+        """Rows of the first batch in one process, where a batch has rows."""
+        return self._replay.rows
+
+    def judge(self, lr: float, length: int, hopeless: float, validated: bool) -> Judged:
+        """A short run of the compressed schedule with this peak rate.
 
         Args:
             lr: Peak rate of the first group.
             length: Updates.
             hopeless: A loss beyond which the run is given up as diverged.
+            validated: Whether it is judged by the validation loss after it, else by its training loss over the last quarter.
         """
         losses: list[float] = []
-        for loss in self.run(lambda _: lr, length, shaped=True):
-            losses.append(loss)
-            if not math.isfinite(loss) or (len(losses) >= 3 and float(np.median(losses[-3:])) > hopeless):
-                return math.nan
-        if self.validate is None:
-            return float(np.mean(losses[-max(1, math.ceil(length / 4)) :]))
-        return self.validation_loss()
+        with closing(self.run(lambda _: lr, length, shaped=True)) as run:
+            for loss in run:
+                losses.append(loss)
+                if not math.isfinite(loss) or (len(losses) >= 3 and float(np.median(losses[-3:])) > hopeless):
+                    return Judged(math.nan, tuple(losses))
+        return self._judged(losses, validated)
+
+    def judge_together(self, rates: Sequence[float], length: int, validated: bool) -> list[Judged] | None:
+        """`judge` for several rates side by side, where a probe finds that as exact and faster; None where it does not.
+
+        Args:
+            rates: Peak rates of the first group.
+            length: Updates of each.
+            validated: As for `judge`.
+        """
+        if self._step is not None or 2 * len(rates) + 3 > _PROBE * self.limit:
+            return None
+        self._begin()
+        self._drive(max(rates), -0.5 + 0.5 / length * self.steps)
+        if self._stacks is None:
+            verdict = faster(self.model, self.optimizer, self.loss, next(iter(self._replay)), rates)
+            self.updates_made += verdict.updates
+            self._stacks = verdict.yes
+        if not self._stacks:
+            return None
+        self._begin()
+        members = Members(self.model, self.optimizer, self.loss, rates)
+        losses = []
+        for t, batch in zip(range(length), self._replay, strict=False):
+            self._drive(members.rate, (t + 0.5) / length * self.steps - 0.5)
+            losses.append(members.update(batch).tolist())
+            self._made(len(rates))
+        judged = []
+        for k, own in enumerate(zip(*losses, strict=True)):
+            self._begin()
+            members.write(k)
+            judged.append(self._judged(list(own), validated))
+        return judged
 
     def validation_loss(self) -> float:
         """The validation loss of the model as it is now."""
@@ -153,9 +208,10 @@ class Bench:
 
         def enter(_module: nn.Module, _args: object) -> None:
             depth[0] += 1
+            self._signals.check()
             if depth[0] == 1:
                 self.forwards += 1
-                if self.spent > self.limit:
+                if self.spent > self.limit and not parallel():  # one of several must not leave the others waiting
                     raise OutOfBudget
 
         def leave(_module: nn.Module, _args: object, _out: object) -> None:
@@ -170,7 +226,28 @@ class Bench:
         finally:
             for hook in hooks:
                 hook.remove()
+        value, forwards = agreed([value, self.forwards])
+        self.forwards = math.ceil(forwards)
         return value if math.isfinite(value) else math.nan
+
+    def _begin(self) -> None:
+        """Everything as it was at the start."""
+        for restore in self._start:
+            restore()
+        seed_everything(self._seed)
+
+    def _made(self, updates: int) -> None:
+        self.updates_made += updates
+        self._signals.check()
+        if self._progress is not None:
+            self._progress(min(self.spent, self.limit), self.limit)
+
+    def _judged(self, losses: list[float], validated: bool) -> Judged:
+        """What a finished run is judged by; the model is as it left it."""
+        if not all(map(math.isfinite, losses)):
+            return Judged(math.nan, tuple(losses))
+        verdict = self.validation_loss() if validated else float(np.mean(losses[-math.ceil(len(losses) / 4) :]))
+        return Judged(verdict, tuple(losses))
 
     def _drive(self, lr: float, at: float | None) -> None:
         """Write the rates: `lr` for the first group, times the schedule at step `at` of the real run."""
@@ -185,22 +262,3 @@ class Bench:
                     elif own is not None and BASE + key in group:
                         slot(key).put(group, own(at) * group[BASE + key])
             slot("lr").put(group, lr * factor * base / self.bases[0])
-
-    def _cached(self, length: int) -> list[Any]:
-        """The first `length` batches, the same for every run; read once, over as many epochs as it takes."""
-        wanted = min(length, _MAX_CACHED)
-        if len(self._cache) < wanted:
-            # The loader goes on with random numbers of its own, so that no run sees what another drew.
-            seed_everything(self._seed) if self._loader_random is None else self._loader_random()
-        while len(self._cache) < wanted:
-            before = len(self._cache)
-            if self._source is None:
-                self._source = iter(self._batches)
-            self._cache += islice(self._source, wanted - before)
-            if len(self._cache) < wanted:
-                self._source = None  # the epoch is over
-                if len(self._cache) == before == self._epoch_began:
-                    raise InputError("find: the batches yielded nothing, so there is nothing to train on. Is the data set empty?")
-                self._epoch_began = len(self._cache)
-            self._loader_random = capture_random()
-        return self._cache[:wanted]

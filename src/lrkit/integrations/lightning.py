@@ -1,11 +1,12 @@
-"""lrkit inside Lightning: `Schedules`, a callback, or `scheduled`, the value of ``configure_optimizers``; and `Clip`, a callback.
+"""lrkit inside Lightning: `Schedules`, a callback, or `scheduled`, the value of ``configure_optimizers``; `Clip`; and `find`.
 
 The optimizer's state, which Lightning saves, holds the position; nothing else is saved. Knows Lightning's Trainer; what a
-schedule is, it leaves to `lrkit.attach`.
+schedule is, it leaves to `lrkit.attach`, and how to search to `lrkit.find`.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -14,11 +15,16 @@ from torch.optim import Optimizer
 from lrkit import clip
 from lrkit.binding.attach import Attachment, attached
 from lrkit.errors import InputError, MissingExtra, StateError
+from lrkit.finder.suggestion import Suggestion
 from lrkit.integrations.keywords import attach_at, check_heard, heard, missing
+from lrkit.integrations.lightning_find import Found, Seeker, as_it_was, check_findable, quiet
 from lrkit.integrations.torch import as_torch
+from lrkit.schedules.base import Schedule
+from lrkit.schedules.template import Template
+from lrkit.task import Validate
 
 try:
-    from lightning.pytorch import Callback, LightningModule, Trainer
+    from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 except ModuleNotFoundError as error:
     raise MissingExtra(__name__, "lightning", "lightning") from error
 
@@ -204,3 +210,62 @@ def _complete(module: LightningModule, given: Mapping[str, Any]) -> dict[str, An
             if name in unknown and 0 < value < math.inf:
                 known[name] = math.ceil(value)
     return known
+
+
+def find(
+    trainer: Trainer,
+    module: LightningModule,
+    train_dataloaders: Any = None,
+    val_dataloaders: Any = None,
+    datamodule: LightningDataModule | None = None,
+    *,
+    steps: int | None = None,
+    schedule: str | Schedule | Template | None = None,
+    validate: Validate | str | None = None,
+    budget: float = 0.25,
+    max_steps: int | None = None,
+    seed: int = 0,
+    progress: Callable[[float, float], object] | None = None,
+) -> Suggestion:
+    """`lrkit.find` on what ``trainer.fit(module, …)`` would train, before it; afterwards it trains the same to the bit.
+
+    A quiet Trainer of the same precision, accumulation and clipping begins a fit and searches instead of it; what is logged
+    meanwhile goes nowhere. Of the callbacks only `Schedules` and `Clip` take part.
+
+    Args:
+        trainer: The Trainer, on one device, not fitted yet.
+        module: The module, with automatic optimization and one optimizer. Give it the rate where its `configure_optimizers` reads
+            it: ``module.lr = suggestion.lr``.
+        train_dataloaders: As for ``fit``.
+        val_dataloaders: As for ``fit``.
+        datamodule: As for ``fit``.
+        steps: Updates of the real run; None: ``estimated_stepping_batches``.
+        schedule: Of the real run. None: that of `Schedules` or `scheduled`, else a constant rate.
+        validate: The name of a loss that the module logs in its validation: it ranks the candidates, on as many batches as cost,
+            a dozen times, a fifth of the budget. Or ``(module) → float``. None: the training loss does.
+        budget: As for `lrkit.find`.
+        max_steps: As for `lrkit.find`.
+        seed: As for `lrkit.find`.
+        progress: As for `lrkit.find`.
+
+    Returns:
+        The Suggestion.
+
+    Raises:
+        InputError: If there are several optimizers or processes, optimization is manual, a torch scheduler is returned and
+            `schedule` not given, the run has no end and `steps` is not given, or as `lrkit.find`.
+        StateError: If the Trainer has been fitted.
+    """
+    check_findable(trainer, module)
+    given = {"budget": budget, "max_steps": max_steps, "seed": seed, "progress": progress}
+    seeker = Seeker(steps, schedule, validate, given)
+    schedules = [Schedules(*one._each, **one._given) for one in trainer.callbacks if isinstance(one, Schedules)]
+    clips = [Clip(one.rule) for one in trainer.callbacks if isinstance(one, Clip)]
+    loaders = [train_dataloaders, val_dataloaders]
+    with as_it_was(module, datamodule, loaders), suppress(Found):
+        try:
+            quiet(trainer, [*schedules, *clips, seeker]).fit(module, *loaders, datamodule)
+        finally:
+            for attachment in [attachment for one in schedules for attachment in one.attachments]:
+                attachment.detach()
+    return seeker.answer()

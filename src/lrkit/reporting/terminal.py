@@ -74,3 +74,31 @@ def _label(value: float) -> str:
 
 def _place(value: float) -> str:
     return str(int(value)) if value == int(value) and abs(value) < 1e7 else _label(value)
+
+
+def bars(rows: Sequence[tuple[str, float, str]], low: float, high: float, width: int = 32) -> str:
+    """A line a value: its name, a bar from `low` to `high`, the value, a note.
+
+    Args:
+        rows: (name, value, note) each; a value that is not finite gets no bar and no number.
+        low: Value of an empty bar.
+        high: Value of a full one.
+        width: Characters of a full bar.
+
+    Returns:
+        Lines joined by newlines.
+
+    Examples:
+        >>> print(bars([("0.01", 0.5, "best"), ("0.1", 2.0, ""), ("1", float("nan"), "diverged")], 0.0, 2.0, width=4))
+        0.01 █    0.5 best
+         0.1 ████ 2
+           1      diverged
+    """
+    margin = max((len(name) for name, *_ in rows), default=0)
+    lines = []
+    for name, value, note in rows:
+        share = (value - low) / ((high - low) or 1.0) if math.isfinite(value) else 0.0
+        bar = "█" * round(width * min(1.0, max(0.0, share)))
+        number = f"{value:.3g} " if math.isfinite(value) else ""
+        lines.append(f"{name:>{margin}} {bar:<{width}} {number}{note}".rstrip())
+    return "\n".join(lines)

@@ -1,0 +1,157 @@
+"""The basin: how the loss after a short run depends on its rate and its length, and what the runs seen so far say of it.
+
+Knows numbers only: log-rates, lengths, losses. Knows neither nets nor optimizers, and imports without torch.
+
+A run is judged by r, the share of the attainable drop that it still misses: 1 untrained, 0 as good as can be. With x the
+log10 of the rate and d = log10(updates of the real run / updates of this run),
+
+    r(x, d) = u + (1 − u)·v
+    u = (1 − b)·σ(p·q) + b·σ(p₂·(q − δ)),   q = x − m − a·d      not yet learnt: what counts is rate × length, so a short
+                                                                 run needs a higher rate; a share b is learnt δ decades later
+    v = σ(−s·(x − m − w − k·d))                                  blown up: an edge w decades higher, which hardly moves
+    σ(z) = 1 / (1 + 10^z)
+
+Nobody knows the ten numbers of a task in advance. So many basins are drawn from what short trainings usually look like, always
+the same ones, and each is weighed by how well it explains the runs seen so far (importance sampling). The rate that is chosen
+has the least *expected* miss at d = 0, over all that are still plausible: the two sides of a basin differ, and so the choice
+keeps away from the edge by as much as is uncertain. A run that diverged says r = 1, wherever its loss may have been: it is
+censored, not a number. Nothing is drawn anew, so what is believed moves smoothly with what was seen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+DROP = 9  # the last column: log10 of the attainable drop over the largest seen
+_SHIFT, _SHIFT_SPREAD = 1.2, 0.12  # a: by how much a run ten times as short wants its left side higher
+_EDGE_SHIFT, _EDGE_SPREAD = 0.1, 0.25  # k
+_WIDTH_SHAPE, _WIDTH_SCALE = 4.0, 0.55  # w is gamma distributed
+_FLOOR, _WOBBLE, _TAIL = 0.012, 0.10, 4.0  # spread of r about the curve: at its ends, halfway; degrees of freedom
+_DRAWN, _PART, _KEPT = 120_000, 10_000, 2_000  # basins: drawn, weighed at a time, and of the likeliest how many are kept
+_GRID = np.arange(-4.0, 3.5, 0.05)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A run: log10 of its rate, its `shorter` = log10(real length / its length) and its loss, NaN where it diverged."""
+
+    x: float
+    shorter: float
+    loss: float
+
+
+def missing(basins: Array, x: Array, shorter: Array | float) -> Array:
+    """r of each basin at each place.
+
+    Args:
+        basins: The ten numbers of each, (n, 10).
+        x: log10 of the rate, relative to the guess that the basins are relative to, (m,).
+        shorter: log10 of how many times as short the run is, (m,) or one number.
+
+    Returns:
+        (n, m), in (0, 1).
+    """
+    m, p, b, delta, p2, a, w, s, k = (basins[:, i : i + 1] for i in range(DROP))
+    q = x[None] - m - a * shorter
+    unlearnt = (1 - b) * _falling(p * q) + b * _falling(p2 * (q - delta))
+    blown = _falling(-s * (x[None] - m - w - k * shorter))
+    return np.asarray(unlearnt + (1 - unlearnt) * blown)
+
+
+@dataclass(frozen=True)
+class Belief:
+    """What is known after some runs.
+
+    Args:
+        guess: log10 of the rate that the basins' places are relative to.
+        untrained: Loss before any update.
+        scale: The largest drop seen.
+        basins: The likeliest ones, (n, 10).
+        weight: How likely each is, (n,), 1 in sum.
+    """
+
+    guess: float
+    untrained: float
+    scale: float
+    basins: Array
+    weight: Array
+
+    @property
+    def rate(self) -> float:
+        """log10 of the rate with the least expected miss after the real run."""
+        return self.turn(0.0)
+
+    def turn(self, shorter: float) -> float:
+        """log10 of the rate with the least expected miss after a run of this length: where its loss turns upwards."""
+        return self.guess + float(_GRID[(self.weight @ missing(self.basins, _GRID, shorter)).argmin()])
+
+    def interval(self, share: float) -> tuple[float, float]:
+        """The log10 rates between which the best one lies with this probability."""
+        best = _GRID[missing(self.basins, _GRID, 0.0).argmin(axis=1)]
+        order = best.argsort(kind="stable")
+        below = self.weight[order].cumsum()
+        low, high = (best[order][min(int(below.searchsorted(q)), len(best) - 1)] for q in ((1 - share) / 2, (1 + share) / 2))
+        return self.guess + float(low), self.guess + float(high)
+
+    def loss(self, x: Array, shorter: float) -> Array:
+        """Expected loss at these log10 rates for runs of one length, (m,)."""
+        drop = self.scale * 10 ** self.basins[:, DROP : DROP + 1]
+        return np.asarray(self.untrained - self.weight @ (drop * (1 - missing(self.basins, x - self.guess, shorter))))
+
+
+def believe(runs: Sequence[Seen], untrained: float, guess: float) -> Belief:
+    """What the runs say, given what trainings usually look like. The same runs always give the same belief.
+
+    Args:
+        runs: At least one of them with a finite loss.
+        untrained: Loss before any update.
+        guess: log10 of a rate in the right region: the prior covers about 3 decades on both sides.
+    """
+    x, shorter = np.array([run.x for run in runs]) - guess, np.array([run.shorter for run in runs])
+    loss = np.array([run.loss for run in runs])
+    scale = max(untrained - float(np.nanmin(loss)), 1e-9 * abs(untrained), 1e-30)
+    gained = (untrained - np.where(np.isfinite(loss), np.minimum(loss, untrained), untrained)) / scale
+    basins = _usual(_DRAWN)
+    likelihood = np.concatenate([_explained(part, x, shorter, gained) for part in np.split(basins, _DRAWN // _PART)])
+    kept = np.sort(np.argsort(-likelihood, kind="stable")[:_KEPT])
+    weight = np.exp(likelihood[kept] - likelihood.max())
+    return Belief(guess, untrained, scale, basins[kept], weight / weight.sum())
+
+
+def _explained(basins: Array, x: Array, shorter: Array, gained: Array) -> Array:
+    """Log-likelihood of what the runs gained, under each basin, (n,)."""
+    expected = missing(basins, x, shorter)
+    spread = _FLOOR + _WOBBLE * np.sqrt(np.clip(expected * (1 - expected), 0.0, None))
+    off = (1 - gained / 10 ** basins[:, DROP : DROP + 1] - expected) / spread
+    return np.asarray((-(_TAIL + 1) / 2 * np.log1p(off**2 / _TAIL) - np.log(spread)).sum(axis=1))
+
+
+def _falling(z: Array) -> Array:
+    return np.asarray(1 / (1 + np.exp(np.clip(math.log(10) * z, -70, 70))))  # a power of 10 takes three times as long
+
+
+def _usual(n: int) -> Array:
+    """Basins as small trainings have them: the prior, (n, 10)."""
+    random = np.random.default_rng(0)
+    return np.stack(
+        [
+            random.uniform(-3.0, 2.0, n),  # m
+            10 ** random.uniform(0.1, 0.6, n),  # p
+            0.8 * random.beta(1, 3, n),  # b
+            random.uniform(0.2, 1.6, n),  # δ
+            10 ** random.uniform(-0.05, 0.4, n),  # p₂
+            random.normal(_SHIFT, _SHIFT_SPREAD, n),  # a
+            0.3 + random.gamma(_WIDTH_SHAPE, _WIDTH_SCALE, n),  # w
+            10 ** random.uniform(0.35, 1.0, n),  # s
+            random.normal(_EDGE_SHIFT, _EDGE_SPREAD, n),  # k
+            random.uniform(0.0, 0.75, n),  # drop
+        ],
+        axis=1,
+    )
