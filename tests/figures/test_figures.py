@@ -66,7 +66,7 @@ def test_evidence_marks_diverged_runs_and_the_choice():
         title="ok",
     )
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert labels[:3] == ["80 % interval", "untrained", "expected after 30"]
+    assert labels[:3] == ["80 % interval", "untrained", "fit, 30 updates"]
     assert labels[3:] == ["bracket, 10 updates", "diverged", "short runs, 30 updates", "chosen: 1.5"]
     assert any(line.get_marker() == "x" for line in ax.lines)
     assert ax.get_ylim()[1] == pytest.approx(45.6) and ax.get_title("left") == "ok"

@@ -49,32 +49,32 @@ class TestTheCurve:
 
 class TestTheBelief:
     def test_finds_the_true_optimum_and_knows_it(self):
-        belief, best = believe(BRACKET + RUNG, 2.0, 0.0), GRID[missing(TRUE, GRID, 0.0)[0].argmin()]
+        belief, best = believe(BRACKET + RUNG, 2.0, 0.0, False), GRID[missing(TRUE, GRID, 0.0)[0].argmin()]
         low, high = belief.interval(0.8)
         assert abs(belief.rate - best) < 0.35 and low < best + 0.2 and high > best - 0.2
         assert missing(TRUE, np.array([belief.rate]), 0.0)[0, 0] - missing(TRUE, GRID, 0.0).min() < 0.01
 
     def test_is_narrower_after_more_runs(self):
-        few, many = believe(BRACKET, 2.0, 0.0).interval(0.8), believe(BRACKET + RUNG, 2.0, 0.0).interval(0.8)
+        few, many = believe(BRACKET, 2.0, 0.0, False).interval(0.8), believe(BRACKET + RUNG, 2.0, 0.0, False).interval(0.8)
         assert many[1] - many[0] < few[1] - few[0]
 
     def test_is_the_same_each_time(self):
-        assert np.array_equal(believe(RUNG, 2.0, 0.0).basins, believe(RUNG, 2.0, 0.0).basins)
+        assert np.array_equal(believe(RUNG, 2.0, 0.0, False).basins, believe(RUNG, 2.0, 0.0, False).basins)
 
     @pytest.mark.parametrize("scale", [2.0**-20, 2.0**20])
     def test_does_not_depend_on_the_losss_scale(self, scale):
         scaled = [Seen(run.x, run.shorter, scale * run.loss) for run in BRACKET + RUNG]
-        assert believe(scaled, 2.0 * scale, 0.0).rate == believe(BRACKET + RUNG, 2.0, 0.0).rate
+        assert believe(scaled, 2.0 * scale, 0.0, False).rate == believe(BRACKET + RUNG, 2.0, 0.0, False).rate
 
     def test_moves_with_the_rates(self):
         moved = runs([-0.9, -0.15, 0.6, 1.35], 1.2, x0=-3.0)
-        assert believe(moved, 2.0, -3.0).rate == pytest.approx(believe(BRACKET, 2.0, 0.0).rate - 3.0, abs=1e-6)
+        assert believe(moved, 2.0, -3.0, False).rate == pytest.approx(believe(BRACKET, 2.0, 0.0, False).rate - 3.0, abs=1e-6)
 
     def test_takes_a_diverged_run_for_a_bound_not_for_a_number(self):
-        safe = believe([*RUNG, Seen(0.9, 0.55, math.nan)], 2.0, 0.0)
-        open_above = believe(RUNG[:2], 2.0, 0.0)
+        safe = believe([*RUNG, Seen(0.9, 0.55, math.nan)], 2.0, 0.0, False)
+        open_above = believe(RUNG[:2], 2.0, 0.0, False)
         assert safe.interval(0.8)[1] < open_above.interval(0.8)[1]
-        assert believe([*RUNG, Seen(0.9, 0.55, 1e30)], 2.0, 0.0).rate == safe.rate, "how far it flew says nothing"
+        assert believe([*RUNG, Seen(0.9, 0.55, 1e30)], 2.0, 0.0, False).rate == safe.rate, "how far it flew says nothing"
 
     def test_chooses_below_the_middle_where_the_edge_is_steep(self):
         """Too high is dearer than too low, so the choice lies below where the best is as likely above as below."""
@@ -85,16 +85,16 @@ class TestTheBelief:
         assert belief.rate <= belief.interval(0.0)[0] and belief.rate < sum(belief.interval(0.9)) / 2
 
     def test_expects_the_losses_that_it_has_seen(self):
-        belief = believe(BRACKET + RUNG, 2.0, 0.0)
+        belief = believe(BRACKET + RUNG, 2.0, 0.0, False)
         expected = belief.loss(np.array([run.x for run in RUNG]), 0.55)
         assert expected == pytest.approx([run.loss for run in RUNG], abs=0.1)
 
     def test_stays_possible(self):
-        basins = believe(BRACKET + RUNG, 2.0, 0.0).basins
+        basins = believe(BRACKET + RUNG, 2.0, 0.0, False).basins
         r = missing(basins, GRID, 0.3)
         assert np.isfinite(r).all() and (r >= -1e-12).all() and (r <= 1 + 1e-12).all() and (basins[:, DROP] >= 0).all()
 
     def test_moves_smoothly_with_what_was_seen(self):
         """A last bit in a loss must not change the answer."""
         nudged = [Seen(run.x, run.shorter, run.loss * (1 + 1e-9)) for run in BRACKET + RUNG]
-        assert believe(nudged, 2.0, 0.0).rate == believe(BRACKET + RUNG, 2.0, 0.0).rate
+        assert believe(nudged, 2.0, 0.0, False).rate == believe(BRACKET + RUNG, 2.0, 0.0, False).rate

@@ -150,10 +150,12 @@ class TestUpdates:
         assert instead.epoch == (3 if each == 3 else EPOCH)
 
     def test_every_update_is_clipped_and_takes_its_batches(self, job, host):
-        norms, taken = [], []
+        norms, taken, ends = [], [], []
 
         def loss(model, batch):
             taken.append(len(batch[0]))
+            ends.append(mine.accelerator.sync_gradients)
+            assert mine.loader.device is None, "batches that are kept stay where they are"
             return loss_of(model, batch)
 
         mine = Job(job, kind=watched(Told, norms), each=2, data=2)
@@ -161,6 +163,7 @@ class TestUpdates:
         found = host.find(mine.accelerator, mine.model, mine.optimizer, loss, mine.loader, **given)
         assert len(norms) == found.steps > 10 and taken == [BATCH] * 2 * len(norms)
         assert max(norms) <= 0.05 * (1 + 1e-5) and found.context["batch_size"] == 2 * BATCH
+        assert ends == [False, True] * len(norms) and mine.loader.device is not None
 
     def test_where_updates_go_over_the_end_of_an_epoch_what_is_left_of_it_is_left_out(self, job, host, instead):
         from accelerate.utils import GradientAccumulationPlugin
@@ -229,7 +232,7 @@ class TestArguments:
             return torch.stack([loss_of(model, batch) for batch in rows]).mean()
 
         before = mine.everything()
-        assert mine.find(host, validate=validate).context["validated"]
+        assert mine.find(host, steps=400, validate=validate).context["validated"]
         assert mine.untouched(before)
 
     def test_the_answer_is_applied_to_the_optimizer_inside(self, job, host):

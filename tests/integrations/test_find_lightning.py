@@ -73,6 +73,12 @@ def dropping(job, **given):
     return Dropping()
 
 
+def clip_of(rule):
+    from lrkit.integrations.lightning import Clip
+
+    return Clip(rule)
+
+
 KINDS = {
     "plain": {},
     "accumulating and clipping": {"accumulate_grad_batches": 3, "gradient_clip_val": 0.05},
@@ -155,18 +161,21 @@ class TestFit:
 
         assert same(fitted(True), fitted(False))
 
-    def test_an_optimizer_that_the_module_keeps_is_left_alone(self, job, find, tmp_path):
+    @pytest.mark.parametrize("who", ["module", "callbacks"])
+    def test_an_optimizer_that_the_module_keeps_is_left_alone(self, job, find, who, tmp_path):
         class Keeping(job.Module):
             def __init__(self):
                 super().__init__()
                 self.kept = optimizer_of(self.net)
-                lrkit.attach(self.kept, lr=TEXT, total=12)
+                if who == "module":
+                    lrkit.attach(self.kept, lr=TEXT, total=12)
 
             def configure_optimizers(self):
                 return self.kept
 
         def fitted(search):
-            module, trainer = Keeping(), job.trainer(tmp_path)
+            callbacks = [job.Schedules(lr=TEXT), clip_of(clip.norm(0.05))] if who == "callbacks" else []
+            module, trainer = Keeping(), job.trainer(tmp_path, *callbacks)
             if search:
                 before = everything(trainer, module, module.kept, *module.kept.param_groups)
                 assert find(trainer, module, job.loader(), steps=100).context["schedule"] == "warmup 3 > cosine 9"
@@ -297,15 +306,9 @@ class TestUpdates:
 
     def test_our_clip_clips(self, job, find, tmp_path):
         norms = []
-        mine = job_clip(clip.norm(0.05))
+        mine = clip_of(clip.norm(0.05))
         find(job.trainer(tmp_path, mine), job.Module(kind=watched(Told, norms)), job.loader(), steps=100)
         assert max(norms) <= 0.05 * (1 + 1e-5) and mine.tally.updates == 0
-
-
-def job_clip(rule):
-    from lrkit.integrations.lightning import Clip
-
-    return Clip(rule)
 
 
 class TestShape:

@@ -14,7 +14,9 @@ def command(
     file: Annotated[str, typer.Argument(metavar="FILE.py", help="Defines `def task() -> lrkit.Task`.")],
     budget: Annotated[float, typer.Option(help="What the search may cost, in training runs.")] = 0.25,
     max_steps: Annotated[int | None, typer.Option(help="Longest short run, in updates.")] = None,
-    schedule: Annotated[str, typer.Option(help="The schedule of the real run.")] = "warmup 5% > cosine",
+    schedule: Annotated[
+        str | None, typer.Option(help="Of the real run.", show_default="the attached one, else warmup 5% > cosine")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Write a report there, e.g. find.html.")] = None,
 ) -> None:
@@ -57,14 +59,11 @@ def _seen(suggestion: "Suggestion") -> str:
     from lrkit.reporting.terminal import bars
 
     finite = [trial.loss for trial in suggestion.trials if math.isfinite(trial.loss)]
-    lowest, highest = (
-        min(finite, default=0.0),
-        suggestion.untrained if math.isfinite(suggestion.untrained) else max(finite, default=1.0),
-    )
+    lowest, highest = min(finite, default=0.0), max([*finite, suggestion.untrained], default=1.0)
     lines = []
     for steps in sorted({trial.steps for trial in suggestion.trials}):
         rows = [
-            (f"{trial.lr:.3g}", trial.loss, "diverged" if trial.loss != trial.loss else _place(suggestion, trial.lr))
+            (f"{trial.lr:.3g}", trial.loss, "diverged" if math.isnan(trial.loss) else _place(suggestion, trial.lr))
             for trial in sorted(suggestion.trials, key=lambda trial: trial.lr)
             if trial.steps == steps
         ]

@@ -116,7 +116,7 @@ def evidence(
         rungs: (updates, rates, losses after that many updates) of the short runs, the bracket first; a loss that is not finite
             was a diverged run and is drawn as a cross at the top.
         ax: Axes to draw on; a new figure's where None.
-        fit: (updates, rates, expected losses) of the longest runs.
+        fit: (updates, rates, losses) of the longest runs, as they are believed to be.
         chosen: The rate that was chosen.
         interval: Its interval.
         untrained: The loss before any update; the picture is cut a little above it.
@@ -129,10 +129,10 @@ def evidence(
         ax.axhline(untrained, color=INK, lw=0.8, ls=":", alpha=0.6, label="untrained")
     colors = dict(zip([horizon for horizon, *_ in rungs], PALETTE, strict=False))
     if fit is not None:
-        ax.plot(fit[1], fit[2], color=colors.get(fit[0], INK), lw=1.2, alpha=0.7, label=f"expected after {fit[0]}")
+        ax.plot(fit[1], fit[2], color=colors.get(fit[0], INK), lw=1.2, alpha=0.7, label=f"fit, {fit[0]} updates")
     for i, (marker, (horizon, rates, losses)) in enumerate(zip("osD^v<", rungs, strict=False)):
         good, color = np.isfinite(losses), colors[horizon]
-        name = "bracket" if i == 0 and len(rungs) > 1 else "short runs"
+        name = "bracket" if i == 0 else "short runs"
         ax.plot(rates[good], losses[good], color=color, marker=marker, ms=6, ls="", label=f"{name}, {horizon} updates")
         if (~good).any():
             height = np.full(int((~good).sum()), 0.97)
@@ -143,7 +143,7 @@ def evidence(
     seen = [losses for _, _, losses in rungs]
     finite = np.concatenate(seen)[np.isfinite(np.concatenate(seen))] if seen else np.empty(0)
     if untrained is not None and np.isfinite(untrained) and len(finite):
-        low = min(float(np.min(finite)), untrained)
+        low = min(float(np.min(finite)), untrained, np.inf if fit is None else float(np.min(fit[2])))
         top = untrained if low < untrained else float(np.max(finite))
         ax.set_ylim(low - 0.08 * (top - low) - 1e-12, top + 0.14 * (top - low) + 1e-12)
     ax.set_title(title)

@@ -11,11 +11,13 @@ log10 of the rate and d = log10(updates of the real run / updates of this run),
     v = σ(−s·(x − m − w − k·d))                                  blown up: an edge w decades higher, which hardly moves
     σ(z) = 1 / (1 + 10^z)
 
+and the loss is that of the untrained net minus (1 − r) times the attainable drop, the tenth number.
+
 Nobody knows the ten numbers of a task in advance. So many basins are drawn from what short trainings usually look like, always
 the same ones, and each is weighed by how well it explains the runs seen so far (importance sampling). The rate that is chosen
 has the least *expected* miss at d = 0, over all that are still plausible: the two sides of a basin differ, and so the choice
-keeps away from the edge by as much as is uncertain. A run that diverged says r = 1, wherever its loss may have been: it is
-censored, not a number. Nothing is drawn anew, so what is believed moves smoothly with what was seen.
+keeps away from the edge by as much as is uncertain. A run that diverged says r = 1, wherever its loss may have been. Nothing is
+drawn anew, so what is believed moves smoothly with what was seen.
 """
 
 from __future__ import annotations
@@ -29,13 +31,17 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-DROP = 9  # the last column: log10 of the attainable drop over the largest seen
+_K, DROP = 8, 9  # columns: the edge's shift, and log10 of the attainable drop over the largest seen
 _SHIFT, _SHIFT_SPREAD = 1.2, 0.12  # a: by how much a run ten times as short wants its left side higher
-_EDGE_SHIFT, _EDGE_SPREAD = 0.1, 0.25  # k
+# k: where updates follow the gradient, long runs blow up earlier; where each entry is scaled, the first updates are the wildest.
+_EDGE_ALONG, _EDGE_SCALED, _EDGE_SPREAD = 0.35, -0.1, 0.22
 _WIDTH_SHAPE, _WIDTH_SCALE = 4.0, 0.55  # w is gamma distributed
+_DROP_MOST, _DROP_POWER = 1.0, 3.0  # mostly what was seen is nearly all there is; after tiny runs there may be much more
 _FLOOR, _WOBBLE, _TAIL = 0.012, 0.10, 4.0  # spread of r about the curve: at its ends, halfway; degrees of freedom
-_DRAWN, _PART, _KEPT = 120_000, 10_000, 2_000  # basins: drawn, weighed at a time, and of the likeliest how many are kept
-_GRID = np.arange(-4.0, 3.5, 0.05)
+_DRAWN, _PART = 300_000, 20_000  # basins that are drawn, and weighed at a time
+_FIRST, _SHARE = 3, 8  # the longest runs alone decide which eighth of the basins is weighed by all runs
+_KEPT, _EFFECTIVE = 4_000, 40.0  # basins of the likeliest that are kept; how many of them must count at least
+_GRID = np.arange(-5.0, 5.0, 0.05)
 
 
 @dataclass(frozen=True)
@@ -101,28 +107,47 @@ class Belief:
         return self.guess + float(low), self.guess + float(high)
 
     def loss(self, x: Array, shorter: float) -> Array:
-        """Expected loss at these log10 rates for runs of one length, (m,)."""
+        """The loss at these log10 rates for runs of one length, (m,): as likely to be higher as lower."""
         drop = self.scale * 10 ** self.basins[:, DROP : DROP + 1]
-        return np.asarray(self.untrained - self.weight @ (drop * (1 - missing(self.basins, x - self.guess, shorter))))
+        losses = self.untrained - drop * (1 - missing(self.basins, x - self.guess, shorter))
+        order = losses.argsort(axis=0)
+        middle = (self.weight[order].cumsum(axis=0) < 0.5).sum(axis=0).clip(max=len(losses) - 1)
+        return np.asarray(np.take_along_axis(losses, np.take_along_axis(order, middle[None], axis=0), axis=0)[0])
 
 
-def believe(runs: Sequence[Seen], untrained: float, guess: float) -> Belief:
+def believe(runs: Sequence[Seen], untrained: float, guess: float, along: bool) -> Belief:
     """What the runs say, given what trainings usually look like. The same runs always give the same belief.
 
     Args:
         runs: At least one of them with a finite loss.
         untrained: Loss before any update.
-        guess: log10 of a rate in the right region: the prior covers about 3 decades on both sides.
+        guess: log10 of a rate in the right region, to within about two decades.
+        along: Whether the optimizer follows the gradient (SGD), else it scales its entries (Adam).
     """
     x, shorter = np.array([run.x for run in runs]) - guess, np.array([run.shorter for run in runs])
     loss = np.array([run.loss for run in runs])
     scale = max(untrained - float(np.nanmin(loss)), 1e-9 * abs(untrained), 1e-30)
     gained = (untrained - np.where(np.isfinite(loss), np.minimum(loss, untrained), untrained)) / scale
-    basins = _usual(_DRAWN)
-    likelihood = np.concatenate([_explained(part, x, shorter, gained) for part in np.split(basins, _DRAWN // _PART)])
-    kept = np.sort(np.argsort(-likelihood, kind="stable")[:_KEPT])
-    weight = np.exp(likelihood[kept] - likelihood.max())
-    return Belief(guess, untrained, scale, basins[kept], weight / weight.sum())
+    longest = np.argsort(shorter, kind="stable")[:_FIRST]
+    basins, likelihood = [], []
+    for part in np.split(_usual(_DRAWN), _DRAWN // _PART):
+        part[:, _K] += _EDGE_ALONG if along else _EDGE_SCALED
+        likely = np.argpartition(-_explained(part, x[longest], shorter[longest], gained[longest]), _PART // _SHARE)
+        basins.append(part[likely[: _PART // _SHARE]])
+        likelihood.append(_explained(basins[-1], x, shorter, gained))
+    drawn, value = np.concatenate(basins), np.concatenate(likelihood)
+    kept = np.argsort(-value, kind="stable")[:_KEPT]
+    return Belief(guess, untrained, scale, drawn[kept], _weights(value[kept]))
+
+
+def _weights(likelihood: Array) -> Array:
+    """What each of the likeliest counts: its likelihood, tempered until the answer does not hang on a few of them."""
+    for power in 0.95 ** np.arange(100):
+        weight = np.exp(power * (likelihood - likelihood.max()))
+        weight /= weight.sum()
+        if 1 / float((weight**2).sum()) >= _EFFECTIVE:
+            break
+    return np.asarray(weight)
 
 
 def _explained(basins: Array, x: Array, shorter: Array, gained: Array) -> Array:
@@ -138,20 +163,17 @@ def _falling(z: Array) -> Array:
 
 
 def _usual(n: int) -> Array:
-    """Basins as small trainings have them: the prior, (n, 10)."""
+    """Basins as small trainings have them: the prior, (n, 10); k without its mean."""
     random = np.random.default_rng(0)
-    return np.stack(
-        [
-            random.uniform(-3.0, 2.0, n),  # m
-            10 ** random.uniform(0.1, 0.6, n),  # p
-            0.8 * random.beta(1, 3, n),  # b
-            random.uniform(0.2, 1.6, n),  # δ
-            10 ** random.uniform(-0.05, 0.4, n),  # p₂
-            random.normal(_SHIFT, _SHIFT_SPREAD, n),  # a
-            0.3 + random.gamma(_WIDTH_SHAPE, _WIDTH_SCALE, n),  # w
-            10 ** random.uniform(0.35, 1.0, n),  # s
-            random.normal(_EDGE_SHIFT, _EDGE_SPREAD, n),  # k
-            random.uniform(0.0, 0.75, n),  # drop
-        ],
-        axis=1,
-    )
+    basins = np.empty((n, 10), order="F")
+    basins[:, 0] = random.uniform(-3.0, 2.0, n)  # m
+    basins[:, 1] = 10 ** random.uniform(0.1, 0.6, n)  # p
+    basins[:, 2] = 0.8 * random.beta(1, 3, n)  # b
+    basins[:, 3] = random.uniform(0.2, 1.6, n)  # δ
+    basins[:, 4] = 10 ** random.uniform(-0.05, 0.4, n)  # p₂
+    basins[:, 5] = random.normal(_SHIFT, _SHIFT_SPREAD, n)  # a
+    basins[:, 6] = 0.3 + random.gamma(_WIDTH_SHAPE, _WIDTH_SCALE, n)  # w
+    basins[:, 7] = 10 ** random.uniform(0.35, 1.0, n)  # s
+    basins[:, _K] = random.normal(0.0, _EDGE_SPREAD, n)  # k
+    basins[:, DROP] = _DROP_MOST * random.uniform(0.0, 1.0, n) ** _DROP_POWER
+    return basins

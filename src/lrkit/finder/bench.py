@@ -7,6 +7,7 @@ of `validate`. Knows no search.
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -96,6 +97,8 @@ class Bench:
     @contextmanager
     def open(self) -> Iterator[None]:
         """Inside, runs can be made; afterwards everything is as before, and only then do handlers hear of signals that came."""
+        self._check_alike()
+        self._reshard()
         functions = (self.loss, self._step, self.validate)
         with (
             signals_held() as self._signals,
@@ -115,6 +118,7 @@ class Bench:
                 with self._signals.unwinding():
                     yield
             finally:
+                self._reshard()
                 self._start = []
                 self._replay.forget()
 
@@ -230,8 +234,32 @@ class Bench:
         self.forwards = math.ceil(forwards)
         return value if math.isfinite(value) else math.nan
 
+    def _check_alike(self) -> None:
+        """Refuse, in every process, what would let one of them wait for the others for ever.
+
+        Raises:
+            InputError: If the processes were not given the same.
+        """
+        own = {
+            "steps": self.steps, "schedule": str(self.schedule), "limit": self.limit, "seed": self._seed, "rates": self.bases,
+            "step": self._step is not None, "validate": self.validate is not None,
+        }  # fmt: skip
+        sums = [float(zlib.crc32(repr(value).encode())) for value in own.values()]
+        others = agreed([mine != mean for mine, mean in zip(sums, agreed(sums), strict=True)])
+        differ = [f"{name} (here {value!r})" for (name, value), differs in zip(own.items(), others, strict=True) if differs]
+        if differ:
+            raise InputError(f"find: the processes differ in {', '.join(differ)}. Pass the same in each of them.")
+
+    def _reshard(self) -> None:
+        """Leave sharded modules (FSDP) their own part only: those that a validation left whole cannot be put back."""
+        for module in self.model.modules():
+            reshard = getattr(module, "reshard", None)
+            if callable(reshard):
+                reshard()
+
     def _begin(self) -> None:
         """Everything as it was at the start."""
+        self._reshard()
         for restore in self._start:
             restore()
         seed_everything(self._seed)

@@ -1,7 +1,7 @@
 """The range test: raise the rate geometrically from tiny to huge and see where the loss blows up.
 
 One update a rate, or one epoch a rate; a metric beside the loss if wanted. Its dependable answer is an edge: from here up it
-diverges. It brackets the search; it does not choose. What can be read off its Run stands in `lrkit.finder.rules`.
+diverges. It brackets the search; it does not choose. Limits of a cyclical rate are read off its Run by `cyclical`.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def range_test(
         steps: Rates: updates, at least 10, or epochs, at least 3.
         metric: ``(model) → float``, larger is better, e.g. the validation accuracy; asked after the last update at each rate, in
             eval mode, without gradients. It may draw random numbers: the training's stay the same.
-        per: ``"batch"``, or ``"epoch"``: each rate is held for one epoch: for so many batches as their len() says.
+        per: ``"batch"``, or ``"epoch"``: each rate is held for one epoch, as many batches as their len() says.
         step: ``(model, batch, optimizer) → loss`` in place of forward, backward and update.
         seed: Of the test.
 
@@ -91,12 +91,6 @@ def range_test(
     bench = Bench(model, optimizer, loss, batches, Hold(), steps * length, step, metric, seed, steps * length)
     with bench.open():
         return _climb(bench, _geometric(start, end, steps), length, used, metric, {"start": start, "end": end, "per": per})
-
-
-def ramp(bench: Bench, start: float, end: float, updates: int) -> Run:
-    """The test itself, one update a rate, on an open bench."""
-    meta = {"start": start, "end": end, "per": "batch"}
-    return _climb(bench, _geometric(start, end, updates), 1, _one_each, None, meta)
 
 
 def _geometric(start: float, end: float, steps: int) -> list[float]:

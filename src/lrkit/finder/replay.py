@@ -86,7 +86,7 @@ class Replay:
                 self.rows = _rows(batch) if self.rows is None else self.rows
                 yield batch
             if empty:
-                raise InputError("find: the batches yielded nothing, so there is nothing to train on. Is the data set empty?")
+                raise InputError("batches: it yielded nothing, so there is nothing to train on. Is the data set empty?")
 
 
 _OVER = object()

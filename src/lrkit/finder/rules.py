@@ -1,4 +1,4 @@
-"""What is read off a range test: the rules of other libraries, restated, and the two limits of a cyclical rate.
+"""What other libraries read off a range test: their rules, restated.
 
 Pure functions of a Run of raw losses (`loss` before each update, `lr` in force for it), without torch. A restated rule smooths,
 stops, trims and rounds as its library does, and keeps the defects, which its docstring names: it is there to be measured

@@ -100,8 +100,9 @@ def find(
 
 def _suggestion(bench: Bench, search: Search, answer: Answer, seconds: float, context: dict[str, Any]) -> Suggestion:
     return Suggestion(
-        answer.lr, answer.lr / bench.bases[0], answer.low, answer.high, answer.status, bench.spent / bench.steps,
-        bench.updates_made, seconds, answer.turn / 4, answer.turn, tuple(search.trials), answer.fit, search.untrained, context,
+        lr=answer.lr, factor=answer.lr / bench.bases[0], low=answer.low, high=answer.high, status=answer.status,
+        cost=bench.spent / bench.steps, steps=bench.updates_made, seconds=seconds, base_lr=answer.turn / 4, max_lr=answer.turn,
+        trials=tuple(search.trials), fit=answer.fit, untrained=search.untrained, context=context,
     )  # fmt: skip
 
 

@@ -16,8 +16,8 @@ WORDS: dict[str, str] = {
     "ok": "short runs of the real schedule agree on a best rate, with worse ones on both sides",
     "flat": "the loss is the same at every rate that was tried, so none is better",
     "edge": "the longest runs were still best at the last rate tried; the optimum may be beyond",
-    "noisy": "the differences between the rates are smaller than the noise of the loss",
-    "budget": "enough for a bracket of tiny runs only, so this is a guess; a larger budget decides",
+    "noisy": "nothing was learnt at any rate beyond chance",
+    "budget": "the search ended with tiny runs only, so this is a guess; a larger budget decides",
     "diverged": "the loss, or its validation, is not finite at any rate: look at the data and the loss, not at the rate",
 }
 
@@ -39,12 +39,12 @@ class Trial:
 
 @dataclass(frozen=True)
 class Fit:
-    """What the loss of runs of one length is expected to be at each rate, after all that was seen.
+    """The loss of runs of one length at each rate, as likely higher as lower, after all that was seen.
 
     Args:
         steps: Length of the runs in updates.
         lr: Rates.
-        loss: The expected loss at each.
+        loss: The loss at each.
     """
 
     steps: int
@@ -91,13 +91,13 @@ class Suggestion:
     @property
     def found(self) -> bool:
         """Whether `lr` is an answer, not the rate that was there before."""
-        return self.status in ("ok", "edge") or (self.status == "budget" and self.factor != 1.0)
+        return self.fit is not None
 
     @property
     def reason(self) -> str:
         """The status in words."""
         if self.status == "budget" and not self.found:
-            return "the budget is too small to try anything"
+            return "the budget is too small to say anything"
         return WORDS[self.status]
 
     def apply(self, optimizer: Any, *, anyway: bool = False) -> None:

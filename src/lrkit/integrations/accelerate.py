@@ -124,13 +124,13 @@ def find(
     limit = None if max_norm is None else real("find", "max_norm", max_norm, above=0.0)
     each, device, length = accelerator.gradient_accumulation_steps, accelerator.device, length_of(batches)
     # Without this switch accelerate carries what is left of an epoch over into the next one; here it is left out.
-    whole = None if length is None or accelerator.gradient_state.sync_with_dataloader else length - length % each
+    most = None if length is None or accelerator.gradient_state.sync_with_dataloader else length - length % each
     update = ending(_Update(accelerator, optimizer, loss, limit), accelerator.scaler)
 
     def mean_loss(model: nn.Module, window: list[tuple[int, Any]]) -> Tensor:
         return torch.stack([loss(model, send_to_device(batch, device)) for _, batch in window]).mean()
 
-    windows = Windows(batches, each, whole, Reading(batches))
+    windows = Windows(batches, each, most, Reading(batches))
     with untouched(accelerator, batches, optimizer):
         found = search(
             model, inner, mean_loss, windows, steps, schedule, update, validate, budget, max_steps, seed, progress=progress

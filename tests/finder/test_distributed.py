@@ -1,0 +1,179 @@
+"""Several processes that train one model search together: one answer, nobody waits for ever, and everything as it was.
+
+What one of them alone raises is not tested: the others wait for it until torch's timeout, as in any training of several.
+"""
+
+import fcntl
+import json
+import os
+import socket
+import subprocess
+import sys
+from math import isnan
+from pathlib import Path
+
+import pytest
+
+from finder import job_distributed as job
+
+JOB = Path(job.__file__)
+REFUSED = ("other steps", "validate on rank 0", "other epochs")
+UNTOUCHED = [name for name in job.scenarios(0) if name.endswith(" untouched")]
+# Training goes on as in the run that was not interrupted by a search; where none is named, as in this one.
+TWINS = {name: next((twin for twin in UNTOUCHED if name.startswith(twin[:-10])), "ddp untouched") for name in job.scenarios(0)}
+OTHER_TRAINING = ("other batches", "other rows", "tiny", "fsdp2 tiny")  # which has no twin
+SEARCHES = [name for name in job.scenarios(0) if name not in (*UNTOUCHED, *REFUSED)]
+
+
+def launch(out: Path, timeout: float = 300) -> list[dict]:
+    """Two processes; scenario → what was seen, one dict a rank. One that hangs is killed, and fails the tests."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = str(one.getsockname()[1])
+    common = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    ranks = []
+    try:
+        for rank in ("0", "1"):
+            with (out / f"said{rank}").open("w") as said:
+                env = common | {"RANK": rank, "LOCAL_RANK": rank}
+                command = [sys.executable, str(JOB), str(out)]
+                ranks.append(subprocess.Popen(command, env=env, stdout=said, stderr=subprocess.STDOUT))
+        codes = [rank.wait(timeout=timeout) for rank in ranks]
+    finally:
+        for rank in ranks:
+            if rank.poll() is None:
+                rank.kill()
+                rank.wait()
+    assert codes == [0, 0], "\n".join((out / f"said{rank}").read_text()[-3000:] for rank in (0, 1))
+    return read(out)
+
+
+def read(out: Path) -> list[dict]:
+    return [json.loads((out / f"rank{rank}.json").read_text()) for rank in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory) -> list[dict]:
+    """One launch for all tests of this file, also where two workers share them."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with (shared / "finding.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        out = shared / "finding"
+        if not out.exists():
+            out.mkdir()
+            return launch(out)
+        return read(out)
+
+
+def of(ranks: list[dict], scenario: str) -> list[dict]:
+    """What each rank saw of a scenario."""
+    both = [rank[scenario] for rank in ranks]
+    for one in both:
+        assert "error" not in one, one["error"]
+    return both
+
+
+class TestTwoProcesses:
+    @pytest.mark.parametrize("case", SEARCHES)
+    def test_get_the_same_answer(self, ranks, case):
+        first, second = of(ranks, case)
+        assert first["said"] == second["said"]
+
+    @pytest.mark.parametrize("case", [case for case in SEARCHES if case != "task"])
+    def test_are_as_they_were(self, ranks, case):
+        for one in of(ranks, case):
+            assert one["kept"]
+
+    @pytest.mark.parametrize("case", [case for case in (*SEARCHES, *REFUSED) if case not in (*OTHER_TRAINING, "task")])
+    def test_go_on_as_without_a_search(self, ranks, case):
+        both, twins = of(ranks, case), of(ranks, TWINS[case])
+        for one, twin in zip(both, twins, strict=True):
+            assert one["weights"] == twin["weights"] and one["rates"] == twin["rates"]
+
+    @pytest.mark.parametrize("case", [case for case in (*SEARCHES, *REFUSED) if "fsdp2" not in case and case != "task"])
+    def test_have_the_same_weights(self, ranks, case):
+        first, second = of(ranks, case)
+        assert first["weights"] == second["weights"]
+
+
+class TestTheAnswer:
+    def test_is_that_of_one_process_with_the_batches_of_all(self, ranks):
+        found, alone = of(ranks, "ddp")[0], job.alone()
+        assert (found["lr"], found["status"], found["steps"]) == (alone.lr, alone.status, alone.steps)
+        assert [(lr, steps) for lr, steps, _ in found["trials"]] == [(trial.lr, trial.steps) for trial in alone.trials]
+        assert [loss for *_, loss in found["trials"]] == pytest.approx([trial.loss for trial in alone.trials], rel=1e-3)
+        assert found["context"]["processes"] == 2 and found["context"]["batch_size"] == job.ROWS
+
+    @pytest.mark.parametrize(("sharded", "whole"), [("fsdp2", "ddp"), ("fsdp2 validated", "validated"), ("fsdp2 tiny", "tiny")])
+    def test_does_not_hang_on_how_the_weights_are_shared_out(self, ranks, sharded, whole):
+        ours, theirs = of(ranks, sharded)[0], of(ranks, whole)[0]
+        assert [(lr, steps) for lr, steps, _ in ours["trials"]] == [(lr, steps) for lr, steps, _ in theirs["trials"]]
+        assert (ours["lr"], ours["status"]) == (theirs["lr"], theirs["status"])
+
+    @pytest.mark.parametrize("case", ["ddp", "validated", "dropout", "attached", "zero", "other batches", "other rows", "task"])
+    def test_is_a_rate(self, ranks, case):
+        assert of(ranks, case)[0]["status"] in ("ok", "edge")
+
+    def test_is_for_the_attached_schedule(self, ranks):
+        found = of(ranks, "attached")[0]
+        assert (
+            found["context"]["horizon"] == job.STEPS
+            and found["context"]["schedule"] != of(ranks, "ddp")[0]["context"]["schedule"]
+        )
+
+
+class TestANaNOnOneRank:
+    @pytest.mark.parametrize("case", ["nan", "nan in validate"])
+    def test_from_the_start_is_divergence_on_all(self, ranks, case):
+        for one in of(ranks, case):
+            assert one["status"] == "diverged" and one["lr"] == 1e-4
+
+    @pytest.mark.parametrize("case", ["nan at high rates", "nan in validate at high rates", "fsdp2 nan at high rates"])
+    def test_ends_those_runs_on_all(self, ranks, case):
+        for one in of(ranks, case):
+            diverged = [lr for lr, _, loss in one["trials"] if isnan(loss)]
+            finished = [lr for lr, _, loss in one["trials"] if not isnan(loss)]
+            assert finished and diverged and max(finished) < min(diverged)
+            assert one["lr"] < min(diverged)
+
+
+class TestTheBudget:
+    def test_counts_the_forwards_of_the_mean_process(self, ranks):
+        found = of(ranks, "other forwards")[0]
+        forwards = round(3 * (found["cost"] * job.STEPS - found["steps"]))
+        asked = [round(3 * (of(ranks, case)[0]["cost"] * job.STEPS - of(ranks, case)[0]["steps"])) for case in ("validated",)]
+        assert forwards > 2 * asked[0] > 0
+
+    @pytest.mark.parametrize("case", ["dear validate", "dearest validate"])
+    def test_ends_for_all_at_once_where_validations_are_dear(self, ranks, case):
+        for one in of(ranks, case):
+            assert one["status"] in ("budget", "noisy", "edge", "ok")
+
+
+class TestWhatOneProcessIsGivenOtherwise:
+    @pytest.mark.parametrize(
+        ("case", "what"), [("other steps", "steps"), ("validate on rank 0", "validate"), ("other epochs", "steps")]
+    )
+    def test_is_refused_by_all(self, ranks, case, what):
+        for one in of(ranks, case):
+            assert len(one["refusals"]) == 1 and f"the processes differ in {what} (here " in one["refusals"][0]
+
+
+class TestARangeTest:
+    def test_with_a_nan_on_one_rank_ends_on_all(self, ranks):
+        for one in of(ranks, "range nan"):
+            assert one["rows"] == 1
+        for one in of(ranks, "range nan at high rates"):
+            assert 1 < one["rows"] < of(ranks, "range")[0]["rows"] and one["edge"] is not None
+
+    def test_holds_rates_for_epochs(self, ranks):
+        assert of(ranks, "range epochs")[0]["rows"] > 1
+
+
+class TestAProbe:
+    def test_with_a_nan_on_one_rank_cannot_tell_on_all(self, ranks):
+        assert {one["advice"] for one in of(ranks, "probe nan")} == {"cannot tell"}
+
+    def test_that_diverges_on_one_rank_at_a_high_rate_does_not_raise_it(self, ranks):
+        assert {one["advice"] for one in of(ranks, "probe nan at high rates")} <= {"keep", "lower", "cannot tell"}
