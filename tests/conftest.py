@@ -12,6 +12,7 @@ NEEDS_TORCH = [
     "binding", "optim", "reference", "gauges", "finder", "demo",
     "test_snapshot.py", "test_task.py", "test_clip.py", "cli/test_torch_verbs.py",
     *(f"integrations/test_{host}.py" for host in ("torch", "lightning", "lightning_clip", "transformers", "accelerate")),
+    *(f"integrations/test_find_{host}.py" for host in ("lightning", "transformers", "accelerate")),
 ]  # fmt: skip
 
 collect_ignore = [] if HAS_TORCH else [*NEEDS_TORCH, "test_docs.py"]

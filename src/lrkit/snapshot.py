@@ -232,7 +232,10 @@ def _has_state(part: Any) -> bool:
 
 def _capture_own(part: Any, seen: dict[int, Restore]) -> Restore:
     """The state that an object says it has; it may hand out its own containers, and go on writing in them."""
-    state = capture(part.state_dict(), seen)
+    try:
+        state = capture(part.state_dict(), seen)
+    except AttributeError:  # accelerate's loaders have the method, and a state only where the loader inside has one
+        return lambda: None
     return lambda: part.load_state_dict(state())
 
 

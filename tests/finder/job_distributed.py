@@ -170,8 +170,9 @@ def trained(
         lrkit.attach(optimizer, lr=text, total=STEPS)
     torch.manual_seed(10 + rank)
     train(model, optimizer, batches, 3)
+    validation(partial(validate, rank=rank), model)  # after which all have rank 0's buffers
     before, random, out = state(model, optimizer), capture_random(), {}
-    validation(partial(validate, rank=rank), model)
+    validation(partial(validate, rank=rank), model)  # after which sharded modules are whole
     if search is not None:
         out = search(model, optimizer, batches)
     out["kept"] = state(model, optimizer) == before
@@ -247,16 +248,13 @@ def alone() -> lrkit.Suggestion:
 
 def scenarios(rank: int) -> dict[str, Callable[[], dict]]:
     own = partial(validate, rank=rank)
-    dropout = partial(ddp, partial(nn.Dropout, 0.2))
-    norm = partial(ddp, partial(nn.BatchNorm1d, 16))
+    noisy = partial(ddp, lambda: nn.Sequential(nn.BatchNorm1d(16), nn.Dropout(0.2)))
     cases = {
         "ddp": lambda: trained(finding()),
         "ddp untouched": lambda: trained(None),
         "validated": lambda: trained(finding(validate=own)),
-        "dropout": lambda: trained(finding(validate=own), dropout),
-        "dropout untouched": lambda: trained(None, dropout),
-        "batch norm": lambda: trained(finding(validate=own), norm),
-        "batch norm untouched": lambda: trained(None, norm),
+        "dropout and batch norm": lambda: trained(finding(validate=own), noisy),
+        "dropout and batch norm untouched": lambda: trained(None, noisy),
         "views of buckets": lambda: trained(finding(), partial(ddp, gradient_as_bucket_view=True)),
         "accumulation": lambda: trained(finding(step=accumulating)),
         "attached": lambda: trained(finding(steps=None), text=TEXT),
@@ -270,7 +268,7 @@ def scenarios(rank: int) -> dict[str, Callable[[], dict]]:
         "nan in validate at high rates": lambda: trained(finding(validate=spoiled(own, rank, 1.0))),
         "other forwards": lambda: trained(finding(validate=partial(own, times=(1, 4)))),
         "dear validate": lambda: trained(finding(validate=partial(own, times=(2, 8)))),
-        "dearest validate": lambda: trained(finding(validate=partial(own, times=(1, 400)))),
+        "dearest validate": lambda: trained(finding(validate=partial(own, times=(1, 600)))),
         "other batches": lambda: trained(finding(), batches=8 if rank == 0 else 6),
         "other rows": lambda: trained(finding(), rows=8 if rank == 0 else 5),
         "other steps": lambda: refused(finding(steps=STEPS + rank)),

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from lrkit import Suggestion, optim
 from lrkit.errors import InputError, StateError
+from lrkit.finder.suggestion import Fit
 from lrkit.scale import Scaled, batch, horizon, noise_scale
 
 SIZES = st.integers(1, 4096)
@@ -18,7 +19,8 @@ BAD_RATES = [0, -1e-3, True, math.nan, math.inf, "1e-3", None]
 
 
 def suggestion(status="ok", **context):
-    return Suggestion(1e-2, 10.0, 5e-3, 2e-2, status, 0.5, 100, 1.0, 1e-3, 4e-3, (), None, 1.0, context)
+    fit = Fit(10, (1e-2,), (1.0,)) if status == "ok" else None
+    return Suggestion(1e-2, 10.0, 5e-3, 2e-2, status, 0.5, 100, 1.0, 1e-3, 4e-3, (), fit, 1.0, context)
 
 
 def parameter():

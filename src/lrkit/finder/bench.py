@@ -34,8 +34,8 @@ from lrkit.task import Loss, Step, Validate, check_loss_function, seed_everythin
 _PROBE = 0.02  # share of the limit that finding out about side by side may cost
 
 
-class OutOfBudget(Exception):
-    """The limit was reached in the middle of a validation."""
+class OutOfBudget(BaseException):
+    """The limit was reached in a validation. Not an `Exception`, so that no ``except Exception`` carries on regardless."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,11 @@ class Bench:
         self._signals = Signals()
         self._stacks: bool | None = None  # whether side by side is exact and faster; None before anybody asked
         check_loss_function("find", loss)
+        for name, function in (("step", step), ("validate", validate), ("progress", progress)):
+            if function is not None and not callable(function):
+                raise InputError(f"find({name}={type(function).__name__}): {name} must be a function, or None.")
+        if step is None and isinstance(optimizer, torch.optim.LBFGS):
+            raise InputError("find(LBFGS): its step needs a closure. Pass step=, which makes one update your way.")
         self.bases = rates_of(optimizer)
 
     @contextmanager
@@ -172,6 +177,10 @@ class Bench:
                     return Judged(math.nan, tuple(losses))
         return self._judged(losses, validated)
 
+    def may_try_together(self, members: int) -> bool:
+        """Whether finding out about side by side is cheap beside the limit."""
+        return self._step is None and 2 * members + 3 <= _PROBE * self.limit
+
     def judge_together(self, rates: Sequence[float], length: int, validated: bool) -> list[Judged] | None:
         """`judge` for several rates side by side, where a probe finds that as exact and faster; None where it does not.
 
@@ -180,7 +189,7 @@ class Bench:
             length: Updates of each.
             validated: As for `judge`.
         """
-        if self._step is not None or 2 * len(rates) + 3 > _PROBE * self.limit:
+        if not self.may_try_together(len(rates)):
             return None
         self._begin()
         self._drive(max(rates), -0.5 + 0.5 / length * self.steps)

@@ -6,8 +6,10 @@ Knows loaders; knows no model. Reading goes on with random numbers of its own, s
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from types import ModuleType
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from lrkit.errors import InputError
@@ -29,6 +31,8 @@ class Replay:
     def __init__(self, batches: Iterable[Any], seed: int, limit: int = _KEPT) -> None:
         if isinstance(batches, Iterator):
             raise InputError("batches: an iterator can be read only once. Pass what makes it: a list, a DataLoader.")
+        if not isinstance(batches, Iterable) and not hasattr(batches, "__getitem__"):
+            raise InputError(f"batches: must be what can be iterated, got {type(batches).__name__}. Pass a list, a DataLoader.")
         self._batches, self._seed, self._limit = batches, seed, limit
         self._kept: list[Any] = []
         self._bytes = 0
@@ -50,7 +54,7 @@ class Replay:
                 for _ in range(at):
                     next(source)
                 continue
-            yield self._kept[at]
+            yield _own(self._kept[at])
             at += 1
 
     def forget(self) -> None:
@@ -104,15 +108,20 @@ def _apart(own: Restore, batches: Iterable[Any], source: Iterator[Any] | None) -
         outside()
 
 
-def _size(batch: Any) -> int:
-    """Bytes of the tensors in a batch."""
-    if isinstance(batch, Tensor):
-        return batch.numel() * batch.element_size()
+def _own(batch: Any) -> Any:
+    """A container of its own for each run, since a loss may take things out of it; its tensors are shared."""
+    return type(batch)(batch) if type(batch) in (dict, list) else batch
+
+
+def _size(batch: Any, deep: int = 3) -> int:
+    """Bytes of the arrays in a batch, as deep as batches usually hold them."""
+    if isinstance(batch, Tensor | np.ndarray):
+        return int(batch.nbytes)
     if isinstance(batch, dict):
-        return sum(map(_size, batch.values()))
-    if isinstance(batch, list | tuple):
-        return sum(map(_size, batch))
-    return sum(map(_size, vars(batch).values())) if hasattr(batch, "__dict__") else 0
+        parts = list(batch.values())
+    else:
+        parts = list(batch) if isinstance(batch, list | tuple) else list(getattr(batch, "__dict__", {}).values())
+    return sum(_size(part, deep - 1) for part in parts if not isinstance(part, ModuleType | type)) if deep else 0
 
 
 def _rows(batch: Any) -> int | None:

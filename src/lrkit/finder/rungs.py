@@ -19,6 +19,7 @@ from lrkit.finder.bench import Bench, Judged
 from lrkit.finder.suggestion import Fit, Status, Trial
 
 _FIRST_MOVE = 0.25  # the share of the weights' norm that a first update at a good rate moves, to within a decade
+_SWALLOWED = 1e-4  # share of the weights' norm that an update must move to be seen
 _NOTCH = 20  # rates a decade that are tried and answered: 12 % apart, finer than any search can tell
 _WIDE, _NARROW = 0.75, 0.5  # decades between the rates of the first and of the second rung
 _SHORT, _SHORTEST = 20, 8  # a run of the first rung: this part of the budget, and at least so many updates
@@ -28,8 +29,8 @@ _LONGER = 1.2  # times: what a second rung must at least be longer
 _NEAR = 0.12  # decades: what was tried nearer than this need not be tried again
 _MEMBERS = 9  # runs of a rung at most
 # Standard errors by which a run must be better than chance: where the loss itself scatters, and where it does not.
-_SURE, _LIKELY = 4.0, 2.5
-_SAME = 1e-4  # relative: what the same computation may differ by on another device
+_SURE, _LIKELY = 4.0, 3.0
+_SAME = 1e-3  # of the range of all losses: what the same computation may differ by on some devices
 _SHARE = 0.8  # of the interval
 _UNSEEN = 0.12  # decades on both sides: calibrated on the tuning tasks of benchmarks/regret; a sweep's best scatters in itself
 
@@ -73,7 +74,7 @@ class Search:
     def go(self) -> Answer:
         """The whole search."""
         bench = self.bench
-        if bench.limit < 3 * _SHORTEST + 1:
+        if bench.limit < 3 * _SHORTEST + 1 or self.longest < _SHORTEST:
             return self.nothing("budget")
         if self.validated:
             self._look()
@@ -94,6 +95,8 @@ class Search:
         if long < _LONGER * short:
             return self._choose(short, "budget") if self._better_than_chance() else self.nothing("noisy")
         self._rung(long, rate, _NARROW, 0.0)
+        if not any(math.isfinite(trial.loss) for trial in self._of(long)):
+            return self.nothing("diverged")
         rate = self._belief().rate
         if self._affords(long, 0.0) and all(abs(math.log10(trial.lr) - rate) > _NEAR for trial in self._of(long)):
             self._try(rate, long)
@@ -132,21 +135,31 @@ class Search:
         """‖Δθ‖/‖θ‖ of one update at rate 1: what a rate means to this net. NaN where loss or gradient is not finite."""
         params = [p for group in self.bench.optimizer.param_groups for p in group["params"] if p.requires_grad]
         start = [p.detach().clone() for p in params]
-        loss = next(iter(self.bench.run(lambda _: 1.0, 1)))
+        for rate in (1.0, 1e6, 1e12):  # a higher one where the weights' rounding would swallow the update
+            loss, share = self._moved(rate, params, start)
+            if not math.isfinite(loss) or share > _SWALLOWED:
+                break
+        return share / rate if math.isfinite(loss) else math.nan
+
+    def _moved(self, rate: float, params: list[Tensor], start: list[Tensor]) -> tuple[float, float]:
+        """(loss before one update at this rate, ‖Δθ‖/‖θ‖ of it)."""
+        loss = next(iter(self.bench.run(lambda _: rate, 1)))
         with torch.no_grad():
             steps = [s - p for p, s in zip(params, start, strict=True)]
             moved, size = agreed([_square(steps), _square(start)])
             self._along = agreed([_along(steps, [p.grad for p in params])])[0] == 1.0
-        return math.sqrt(moved) / max(math.sqrt(size), _usual_norm(start)) if math.isfinite(loss) else math.nan
+        return loss, math.sqrt(moved) / max(math.sqrt(size), _usual_norm(start))
 
     def _rung(self, steps: int, first: float, spacing: float, kept: float) -> None:
         """Runs of one length: a few around the first rate, then on where the best is the last, while the budget lasts.
 
-        Three at once where that is faster; else each is chosen after the one before it.
+        Where the budget is large the first three are made at once, if that is faster; where it is small, two are made one after
+        the other, and what they say chooses the third. How fast they are does not change which are made.
         """
-        three = [first - spacing, first, first + spacing]
-        if not (self._affords(3 * steps, kept + 2 * self._one_validation) and self._try_together(three, steps)):
-            for x in three[1:]:
+        places = [first - spacing, first, first + spacing] if self.bench.may_try_together(3) else [first, first + spacing]
+        together = len(places) == 3 and self._affords(3 * steps, kept + 2 * self._one_validation)
+        if not (together and self._try_together(places, steps)):
+            for x in places:
                 if self._affords(steps, kept):
                     self._try(x, steps)
         while self._affords(steps, kept) and len(rung := self._of(steps)) < _MEMBERS:
@@ -217,7 +230,8 @@ class Search:
         where they do not, and a validation that does not scatter ranks the runs, there is no chance in it.
         """
         firsts = [curve[0] for curve in self._curves.values()]
-        repeats = max(firsts) - min(firsts) <= _SAME * max(map(abs, firsts))
+        seen = [loss for curve in self._curves.values() for loss in curve if math.isfinite(loss)]
+        repeats = max(firsts) - min(firsts) <= _SAME * (max(seen) - min(seen))
         if repeats and self.validated and self._jitter == 0.0:
             return True
         sure = _LIKELY if repeats else _SURE
@@ -290,4 +304,5 @@ def _along(steps: list[Tensor], grads: list[Tensor | None]) -> float:
 
 def _usual_norm(tensors: list[Tensor]) -> float:
     """A tenth of the norm that the usual initialisation, 1/√fan-in, gives weights of these shapes: for nets that start at 0."""
-    return 0.1 * math.sqrt(sum(t.shape[0] for t in tensors if t.ndim > 1 and t.numel())) or 1e-12
+    units = sum(t.shape[0] for t in tensors if t.ndim > 1 and t.numel()) or sum(1 for t in tensors if t.numel())
+    return 0.1 * math.sqrt(units) or 1e-12

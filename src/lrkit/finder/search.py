@@ -46,7 +46,8 @@ def find(
 ) -> Suggestion:
     """Find the learning rate of a training: of live objects, which are left as they were, or of a Task.
 
-    Under several processes every one of them must call it, and gets the same answer.
+    Under several processes every one of them must call it, with the same arguments but its own batches, and gets the same answer.
+    Where one of them alone raises, the others wait until torch's timeout, as in any such training.
 
     Args:
         model: The model; or a Task, which brings everything but `schedule`, `budget`, `max_steps` and `seed`.

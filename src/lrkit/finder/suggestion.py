@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from lrkit.errors import StateError
+from lrkit.errors import InputError, StateError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -118,6 +118,10 @@ class Suggestion:
         from lrkit.binding.record import BASE
         from lrkit.binding.slots import slot, unshare
 
+        if not hasattr(optimizer, "param_groups"):
+            raise InputError(
+                f"Suggestion.apply({type(optimizer).__name__}): needs the optimizer. E.g. suggestion.apply(optimizer)."
+            )
         if not self.found:
             raise StateError(f"Suggestion.apply: there is no rate to apply (status {self.status!r}): {self.reason}.")
         driver = driver_of(optimizer)
