@@ -116,7 +116,7 @@ def evidence(
         rungs: (updates, rates, losses after that many updates) of the short runs, the bracket first; a loss that is not finite
             was a diverged run and is drawn as a cross at the top.
         ax: Axes to draw on; a new figure's where None.
-        fit: (updates, rates, losses) of the longest runs, as they are believed to be.
+        fit: (updates, rates, losses) of the basin that explains the runs best, for the longest of them.
         chosen: The rate that was chosen.
         interval: Its interval.
         untrained: The loss before any update; the picture is cut a little above it.

@@ -40,6 +40,7 @@ _DROP_MOST, _DROP_POWER = 1.0, 3.0  # mostly what was seen is nearly all there i
 _FLOOR, _WOBBLE, _TAIL = 0.012, 0.10, 4.0  # spread of r about the curve: at its ends, halfway; degrees of freedom
 _DRAWN, _PART = 300_000, 20_000  # basins that are drawn, and weighed at a time
 _FIRST, _SHARE = 3, 8  # the longest runs alone decide which eighth of the basins is weighed by all runs
+_PARENTS, _GENERATIONS = 200, 20  # of the fit that is drawn
 _KEPT, _EFFECTIVE = 4_000, 40.0  # basins of the likeliest that are kept; how many of them must count at least
 _GRID = np.arange(-5.0, 5.0, 0.05)
 
@@ -81,6 +82,7 @@ class Belief:
         scale: The largest drop seen.
         basins: The likeliest ones, (n, 10).
         weight: How likely each is, (n,), 1 in sum.
+        fitted: The one that fits best, moved until it does, (10,): for a picture.
     """
 
     guess: float
@@ -88,6 +90,7 @@ class Belief:
     scale: float
     basins: Array
     weight: Array
+    fitted: Array
 
     @property
     def rate(self) -> float:
@@ -107,12 +110,9 @@ class Belief:
         return self.guess + float(low), self.guess + float(high)
 
     def loss(self, x: Array, shorter: float) -> Array:
-        """The loss at these log10 rates for runs of one length, (m,): as likely to be higher as lower."""
-        drop = self.scale * 10 ** self.basins[:, DROP : DROP + 1]
-        losses = self.untrained - drop * (1 - missing(self.basins, x - self.guess, shorter))
-        order = losses.argsort(axis=0)
-        middle = (self.weight[order].cumsum(axis=0) < 0.5).sum(axis=0).clip(max=len(losses) - 1)
-        return np.asarray(np.take_along_axis(losses, np.take_along_axis(order, middle[None], axis=0), axis=0)[0])
+        """The loss at these log10 rates after runs of one length, (m,), in the basin that fits the runs best."""
+        drop = self.scale * 10 ** self.fitted[DROP]
+        return np.asarray(self.untrained - drop * (1 - missing(self.fitted[None], x - self.guess, shorter)[0]))
 
 
 def believe(runs: Sequence[Seen], untrained: float, guess: float, along: bool) -> Belief:
@@ -137,7 +137,29 @@ def believe(runs: Sequence[Seen], untrained: float, guess: float, along: bool) -
         likelihood.append(_explained(basins[-1], x, shorter, gained))
     drawn, value = np.concatenate(basins), np.concatenate(likelihood)
     kept = np.argsort(-value, kind="stable")[:_KEPT]
-    return Belief(guess, untrained, scale, drawn[kept], _weights(value[kept]))
+    fitted = _fit(drawn[kept[:_PARENTS]], x, shorter, gained)
+    return Belief(guess, untrained, scale, drawn[kept], _weights(value[kept]), fitted)
+
+
+def _fit(parents: Array, x: Array, shorter: Array, gained: Array) -> Array:
+    """Of some basins, and of their children that differ from them less and less, the one with the least squares, (10,).
+
+    Of two that fit alike the one that promises less beyond what was seen.
+    """
+
+    def misfit(family: Array) -> Array:
+        off = 1 - gained / 10 ** family[:, DROP : DROP + 1] - missing(family, x, shorter)
+        return np.asarray((off**2).sum(axis=1) + 0.1 * family[:, DROP] ** 2)
+
+    random = np.random.default_rng(1)
+    low, high, spread = parents.min(axis=0), parents.max(axis=0), parents.std(axis=0)
+    for i in range(_GENERATIONS):
+        children = np.repeat(parents, 10, axis=0)
+        children += 0.8**i * spread * random.standard_normal(children.shape) * (random.random(children.shape) < 0.5)
+        family = np.concatenate([parents, children.clip(low - spread, high + spread)])
+        family[:, DROP] = family[:, DROP].clip(min=0.0)
+        parents = family[np.argsort(misfit(family), kind="stable")[: len(parents)]]
+    return np.asarray(parents[0])
 
 
 def _weights(likelihood: Array) -> Array:

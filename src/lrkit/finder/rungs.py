@@ -262,6 +262,8 @@ class Search:
         x = np.linspace(math.log10(rung[0].lr) - 1, math.log10(rung[-1].lr) + 1, 81)
         fit = Fit(steps, tuple((10**x).tolist()), tuple(belief.loss(x, shorter).tolist()))
         lr = notched(belief.rate)
+        lost = [t.lr for t in self.trials if t.lr > lr and not t.loss < self.untrained]  # no rate for a longer run either
+        high = min([high, *(math.log10(rate) for rate in lost)])
         return Answer(
             lr, min(lr, 10 ** (low - _UNSEEN)), max(lr, 10 ** (high + _UNSEEN)), status or ("ok" if inside else "edge"),
             notched(belief.turn(shorter)), fit,

@@ -39,7 +39,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Fit:
-    """The loss of runs of one length at each rate, as likely higher as lower, after all that was seen.
+    """The loss of runs of one length at each rate, in the basin that explains best all that was seen.
 
     Args:
         steps: Length of the runs in updates.
