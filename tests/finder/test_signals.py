@@ -226,6 +226,7 @@ class TestLeftAlone:
         code = """
 import os, signal, sys
 from lrkit.finder.signals import signals_held
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored
 with signals_held() as signals, signals.unwinding():
     child = os.fork()
     if child == 0:

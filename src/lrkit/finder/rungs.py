@@ -22,7 +22,7 @@ _FIRST_MOVE = 0.25  # the share of the weights' norm that a first update at a go
 _SWALLOWED = 1e-4  # share of the weights' norm that an update must move to be seen
 _NOTCH = 20  # rates a decade that are tried and answered: 12 % apart, finer than any search can tell
 _WIDE, _NARROW = 0.75, 0.5  # decades between the rates of the first and of the second rung
-_SHORT, _SHORTEST = 20, 8  # a run of the first rung: this part of the budget, and at least so many updates
+_SHORT, _SHORTEST = 20, 8  # a run of the first rung: this part of the budget, and mostly at least so many updates
 _BRACKET = 0.45  # share of the budget that the first rung may take
 _LONG = 3  # runs of the second rung that what is left has to do for
 _LONGER = 1.2  # times: what a second rung must at least be longer
@@ -74,7 +74,8 @@ class Search:
     def go(self) -> Answer:
         """The whole search."""
         bench = self.bench
-        if bench.limit < 3 * _SHORTEST + 1 or self.longest < _SHORTEST:
+        shortest = min(_SHORTEST, self.longest)
+        if bench.limit < 3 * shortest + 1:
             return self.nothing("budget")
         if self.validated:
             self._look()
@@ -84,7 +85,7 @@ class Search:
         if moved == 0:
             return self.nothing("flat")
         self._guess = math.log10(_FIRST_MOVE / moved)
-        short = int(max(_SHORTEST, min(bench.left / _SHORT, self.longest / 8)))
+        short = int(max(shortest, min(bench.left / _SHORT, self.longest / 8)))
         kept = (1 - _BRACKET) * bench.left  # for the second rung, where it comes to one
         kept = kept if kept / _LONG > _LONGER * short else 0.0
         self._rung(short, self._guess - _WIDE / 2, _WIDE, kept)

@@ -150,7 +150,7 @@ def _moments(kind: str, optimizer: Optimizer, betas: object, eps: object, kappa:
     numbers = [real("batch", key, one, least=0.0) for one in old]
     for i, beta in enumerate(numbers):
         forgets = max(1.0, kappa) * (1.0 - beta)
-        if (beta != 0.0 or i == len(numbers) - 1) and not 0.0 < forgets <= _FORGETTING:
+        if (beta != 0.0 or i == len(numbers) - 1) and not 0.0 < forgets <= _FORGETTING * (1 + 1e-9):
             raise InputError(
                 f"batch({key}={came!r:.60}): the square root holds where κ·(1 − β) is far below 1, here above 0 and at most "
                 f"{_FORGETTING}, got {forgets:.3g} for β = {beta:g}. Raise β first, change the batch by less, or find anew."

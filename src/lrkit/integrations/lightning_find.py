@@ -34,7 +34,7 @@ try:
     from lightning.pytorch.loggers.logger import DummyLogger
     from lightning.pytorch.strategies import SingleDeviceStrategy
 except ModuleNotFoundError as error:
-    raise MissingExtra(__name__, "lightning", "lightning") from error
+    raise MissingExtra("lrkit.integrations.lightning", "lightning", "lightning") from error
 
 
 def check_findable(trainer: Trainer, module: LightningModule) -> None:

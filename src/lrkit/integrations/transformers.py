@@ -24,7 +24,6 @@ from lrkit.binding.slots import slot
 from lrkit.errors import InputError, MissingExtra, StateError
 from lrkit.finder.search import find as search
 from lrkit.finder.suggestion import Suggestion
-from lrkit.integrations.accelerate import Reading, check_whole, untouched
 from lrkit.integrations.finding import Windows, ending, kept, of_updates, validation_batches
 from lrkit.integrations.keywords import attach_at, check_heard, heard, missing
 from lrkit.integrations.torch import Passive
@@ -38,6 +37,8 @@ from lrkit.task import Validate
 try:
     from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
     from transformers.trainer_utils import TrainerMemoryTracker
+
+    from lrkit.integrations.accelerate import Reading, check_whole, untouched  # what its Trainer is built upon
 except ModuleNotFoundError as error:
     raise MissingExtra(__name__, "transformers", "transformers") from error
 
