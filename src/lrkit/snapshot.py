@@ -151,8 +151,16 @@ def capture_random() -> Restore:
 
 
 def capture_module(model: nn.Module, seen: dict[int, Restore]) -> Restore:
-    """Remember weights, buffers, gradients, mode flags and every plain attribute of every submodule."""
-    parts = [capture(vars(module), seen) for module in model.modules() if id(vars(module)) not in seen]
+    """Remember weights, buffers, gradients, mode flags and every plain attribute of every submodule.
+
+    Of DDP's wrapper the mode only: its attributes say how far its reducer is, which cannot be put back.
+    """
+    parts: list[Restore] = []
+    for module in model.modules():
+        if isinstance(module, nn.parallel.DistributedDataParallel):
+            parts.append(partial(setattr, module, "training", module.training))
+        elif id(vars(module)) not in seen:
+            parts.append(capture(vars(module), seen))
     return lambda: [restore() for restore in parts]
 
 

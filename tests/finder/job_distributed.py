@@ -160,6 +160,7 @@ def trained(
     build: Callable = ddp,
     make: Callable = adamw,
     text: str | None = None,
+    first: int = 3,
     **data: int,
 ) -> dict:
     """A few updates, a search, a few updates more; every rank with random numbers of its own."""
@@ -169,7 +170,7 @@ def trained(
     if text is not None:
         lrkit.attach(optimizer, lr=text, total=STEPS)
     torch.manual_seed(10 + rank)
-    train(model, optimizer, batches, 3)
+    train(model, optimizer, batches, first)
     validation(partial(validate, rank=rank), model)  # after which all have rank 0's buffers
     before, random, out = state(model, optimizer), capture_random(), {}
     validation(partial(validate, rank=rank), model)  # after which sharded modules are whole
@@ -256,6 +257,8 @@ def scenarios(rank: int) -> dict[str, Callable[[], dict]]:
         "dropout and batch norm": lambda: trained(finding(validate=own), noisy),
         "dropout and batch norm untouched": lambda: trained(None, noisy),
         "views of buckets": lambda: trained(finding(), partial(ddp, gradient_as_bucket_view=True)),
+        "static graph": lambda: trained(finding(), partial(ddp, static_graph=True), first=0),
+        "static graph untouched": lambda: trained(None, partial(ddp, static_graph=True), first=0),
         "accumulation": lambda: trained(finding(step=accumulating)),
         "attached": lambda: trained(finding(steps=None), text=TEXT),
         "attached untouched": lambda: trained(None, text=TEXT),

@@ -24,6 +24,7 @@ LONG = (
 REFUSED = ("other steps", "validate on rank 0", "other epochs")
 TWINS = {  # which make the same updates, but no search; the others are like "ddp untouched"
     "dropout and batch norm": "dropout and batch norm untouched", "attached": "attached untouched", "zero": "zero untouched",
+    "static graph": "static graph untouched",
     "fsdp2": "fsdp2 untouched", "fsdp2 validated": "fsdp2 untouched", "fsdp2 nan at high rates": "fsdp2 untouched",
     "range fsdp2": "fsdp2 untouched", "probe fsdp2": "fsdp2 untouched",
 }  # fmt: skip
