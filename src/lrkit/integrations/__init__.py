@@ -1,12 +1,12 @@
-"""lrkit inside other people's loops: one file a host, each of which only maps the host's words to `lrkit.attach`.
+"""lrkit inside other people's loops: one file a host, which maps its words to `lrkit.attach` and `lrkit.find`.
 
-    lightning      Schedules, a callback; scheduled, the value of configure_optimizers
-    transformers   Schedules, a callback, and the pair for Trainer(optimizers=…)
-    accelerate     attach, to a prepared optimizer
+    lightning      Schedules and Clip, callbacks; scheduled, the value of configure_optimizers; find
+    transformers   Schedules, a callback, and the pair for Trainer(optimizers=…); find
+    accelerate     attach, to a prepared optimizer; find
     torch          as_torch: an LRScheduler that changes nothing, for whoever insists on one
     optax          to_optax: a schedule for JAX
 
-A file is imported when it is first asked for, and it imports its own host only. What several share is in keywords.
+A file is imported when it is first asked for, and it imports its own host only. What several share is in keywords and finding.
 """
 
 from importlib import import_module
