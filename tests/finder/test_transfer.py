@@ -56,7 +56,7 @@ class TestBatch:
     @given(SIZES, SIZES, st.floats(1.0, 1e6), st.sampled_from(["sgd", "rmsprop"]))
     def test_a_noise_scale_saturates_the_rule_and_narrows_what_is_open(self, old, new, n, kind):
         if kind == "rmsprop":
-            old = max(old, new // 40)
+            old = max(old, -(-new // 40))
         without, scaled = batch(1.0, old, new, kind), batch(1.0, old, new, kind, noise_scale=n)
         power = 1.0 if kind == "sgd" else 0.5
         assert scaled.factor == pytest.approx(((1 + n / old) / (1 + n / new)) ** power)
