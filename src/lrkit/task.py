@@ -359,18 +359,22 @@ def validation(validate: Validate, model: nn.Module) -> dict[str, float]:
     if isinstance(value, Mapping):
         if "loss" not in value:
             raise InputError(f"validate(model): the mapping must hold 'loss', got {', '.join(map(str, value))}.")
-        return {f"val_{name}": _measure(str(name), one) for name, one in value.items()}
-    return {"val_loss": _measure("the validation loss", value)}
+        return {f"val_{name}": measure("validate(model)", f"{name} as a number", one) for name, one in value.items()}
+    return {"val_loss": measure("validate(model)", "the validation loss as a number", value)}
 
 
-def _measure(what: str, value: object) -> float:
-    """A measure as a float, which may be NaN or infinite."""
+def measure(call: str, what: str, value: object) -> float:
+    """What a function of the user's returned, as a float, which may be NaN or infinite.
+
+    Raises:
+        InputError: If it is no number: `call` should have returned `what`.
+    """
     try:
         if isinstance(value, str | bytes | bool):
             raise TypeError
         return float(value)  # type: ignore[arg-type]  # that is the question
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"validate(model): must return {what} as a number, got {type(value).__name__}.") from error
+        raise InputError(f"{call}: must return {what}, got {type(value).__name__}.") from error
 
 
 def seed_everything(seed: int) -> None:

@@ -336,8 +336,8 @@ class TestRefusals:
             ({"per": "step"}, r"range_test\(per='step'\): a rate is held for one 'batch' or for one 'epoch'"),
             ({"per": ["batch"]}, "Say one of the two"),
             ({"metric": 0.5}, r"range_test\(metric=float\): must be a function"),
-            ({"metric": lambda model: "good"}, r"metric\(model\) must return one number, got str"),
-            ({"metric": lambda model: torch.zeros(2)}, r"metric\(model\) must return one number, got Tensor"),
+            ({"metric": lambda model: "good"}, r"metric\(model\): must return one number, got str"),
+            ({"metric": lambda model: torch.zeros(2)}, r"metric\(model\): must return one number, got Tensor"),
         ],
     )
     def test_what_cannot_be_tested(self, given, message):

@@ -149,8 +149,7 @@ class Bench:
         loop = updates(self.model, self.optimizer, self.loss, self._replay, length, self._step)
         with closing(loop):
             for t in range(length):
-                # The middle of the stretch of the real run that this update stands for.
-                self._drive(rate(t), (t + 0.5) / length * self.steps - 0.5 if shaped else None)
+                self._drive(rate(t), self._place(t, length) if shaped else None)
                 update = next(loop)
                 self._made(1)
                 yield agreed([float(update.loss)])[0]
@@ -192,7 +191,7 @@ class Bench:
         if not self.may_try_together(len(rates)):
             return None
         self._begin()
-        self._drive(max(rates), -0.5 + 0.5 / length * self.steps)
+        self._drive(max(rates), self._place(0, length))
         if self._stacks is None:
             verdict = faster(self.model, self.optimizer, self.loss, next(iter(self._replay)), rates)
             self.updates_made += verdict.updates
@@ -203,7 +202,7 @@ class Bench:
         members = Members(self.model, self.optimizer, self.loss, rates)
         losses = []
         for t, batch in zip(range(length), self._replay, strict=False):
-            self._drive(members.rate, (t + 0.5) / length * self.steps - 0.5)
+            self._drive(members.rate, self._place(t, length))
             losses.append(members.update(batch).tolist())
             self._made(len(rates))
         judged = []
@@ -272,6 +271,10 @@ class Bench:
         for restore in self._start:
             restore()
         seed_everything(self._seed)
+
+    def _place(self, t: int, length: int) -> float:
+        """The middle of the stretch of the real run that update t of a short one stands for, in steps."""
+        return (t + 0.5) / length * self.steps - 0.5
 
     def _made(self, updates: int) -> None:
         self.updates_made += updates

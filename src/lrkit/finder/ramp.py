@@ -22,7 +22,7 @@ from lrkit.finder.bench import Bench
 from lrkit.run import Run
 from lrkit.schedules.parts import Hold
 from lrkit.snapshot import capture_random
-from lrkit.task import Loss, Step, length_of, validation
+from lrkit.task import Loss, Step, length_of, measure, validation
 
 Metric = Callable[[Any], float]
 
@@ -149,28 +149,11 @@ def _measured(metric: Metric, model: nn.Module) -> float:
     """The metric of the model as it is now; modes and random states as before."""
     restore = capture_random()
     try:
-        return agreed([validation(lambda net: _number(metric(net)), model)["val_loss"]])[0]
+        return agreed(
+            [validation(lambda net: measure("range_test: metric(model)", "one number", metric(net)), model)["val_loss"]]
+        )[0]
     finally:
         restore()
-
-
-def _number(value: object) -> float:
-    try:
-        if isinstance(value, str | bytes | bool):
-            raise TypeError
-        return float(value)  # type: ignore[arg-type]  # that is the question
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"range_test(metric=…): metric(model) must return one number, got {type(value).__name__}.") from error
-
-
-def noise_of(losses: Sequence[float]) -> tuple[float, float]:
-    """(level, spread over batches) of the loss at the start of a ramp, where the rate is too small to change anything.
-
-    The spread is 1.05 · median |difference of neighbours| over the first half, which a slow trend does not touch.
-    """
-    first = np.array(losses[: max(8, len(losses) // 2)])
-    spread = 1.05 * float(np.median(np.abs(np.diff(first)))) if len(first) > 1 else 0.0
-    return float(np.mean(first[: max(4, len(losses) // 8)])), spread
 
 
 def blown_up(losses: Sequence[float]) -> int | None:

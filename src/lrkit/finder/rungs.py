@@ -70,6 +70,7 @@ class Search:
         self._guess = 0.0  # log10
         self._along = False  # whether updates follow the gradient
         self._curves: dict[Trial, tuple[float, ...]] = {}
+        self._believed: tuple[int, Belief] | None = None  # after how many trials, and what
 
     def go(self) -> Answer:
         """The whole search."""
@@ -248,9 +249,13 @@ class Search:
         return False
 
     def _belief(self) -> Belief:
+        if self._believed is not None and self._believed[0] == len(self.trials):
+            return self._believed[1]  # nothing was seen since
         horizon = self.bench.steps
         seen = [Seen(math.log10(t.lr), math.log10(horizon / t.steps), t.loss) for t in self.trials]
-        return believe(seen, self.untrained, self._guess, self._along)
+        belief = believe(seen, self.untrained, self._guess, self._along)
+        self._believed = len(self.trials), belief
+        return belief
 
     def _choose(self, steps: int, status: Status | None) -> Answer:
         """The rate of the least expected loss, what it is known to within, and whether worse ones lie on both sides."""

@@ -17,7 +17,7 @@ WORDS: dict[str, str] = {
     "flat": "the loss is the same at every rate that was tried, so none is better",
     "edge": "the longest runs were still best at the last rate tried; the optimum may be beyond",
     "noisy": "nothing was learnt at any rate beyond chance",
-    "budget": "the search ended with tiny runs only, so this is a guess; a larger budget decides",
+    "budget": "the search ended before longer runs could decide, so this is a guess; a larger budget decides",
     "diverged": "the loss, or its validation, is not finite at any rate: look at the data and the loss, not at the rate",
 }
 
