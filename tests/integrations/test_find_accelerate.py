@@ -79,11 +79,11 @@ class Job:
         return losses
 
     def everything(self):
-        """All that a search must leave as it was."""
-        inner = self.optimizer.optimizer
+        """All that a search must leave as it was; DDP's wrapper says how far its reducer is, which nobody can rewind."""
+        inner, model = self.optimizer.optimizer, self.accelerator.unwrap_model(self.model)
         things = [self.accelerator, self.accelerator.gradient_state, self.optimizer, self.loader, inner, *inner.param_groups]
         things += [] if self.accelerator.scaler is None else [self.accelerator.scaler]
-        return attributes(*things, *self.model.modules()), drawn(), [value.clone() for value in self.model.state_dict().values()]
+        return attributes(*things, *model.modules()), drawn(), [value.clone() for value in model.state_dict().values()]
 
     def untouched(self, before):
         held, random, weights = self.everything()
