@@ -9,11 +9,8 @@ import copy
 import json
 import os
 import sys
-import time
-import traceback
 import warnings
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -22,6 +19,7 @@ from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
 
 import lrkit
+from together import go_through
 
 STEPS = 12
 TEXT = "warmup 3 > cosine 9"
@@ -437,18 +435,7 @@ SCENARIOS = {
 def main() -> None:
     global OUT, CUTS
     OUT, CUTS = Path(sys.argv[1]), [int(cut) for cut in sys.argv[2].split(",")]
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", timeout=timedelta(seconds=30))
-    everything, results = SCENARIOS | kinds(), {}
-    for name in sys.argv[3:] or everything:
-        begun = time.perf_counter()
-        try:
-            results[name] = everything[name]()
-        except (Exception, CheckpointException):  # the latter is none
-            results[name] = {"error": traceback.format_exc()}
-        results[name]["seconds"] = time.perf_counter() - begun
-    (OUT / f"rank{dist.get_rank()}.json").write_text(json.dumps(results))
-    dist.destroy_process_group()
+    go_through(OUT, SCENARIOS | kinds(), sys.argv[3:], errors=(Exception, CheckpointException))  # the latter is none
 
 
 if __name__ == "__main__":

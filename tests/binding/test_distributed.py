@@ -26,13 +26,8 @@ Where the lines are held; A is test_attach, C test_compile, D this file, I tests
 """
 
 import copy
-import fcntl
 import itertools
-import json
-import os
 import pickle
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -44,6 +39,7 @@ from binding import job_distributed as job
 from binding.test_attach import build, through_a_file, train
 from lrkit import attach, controllers, parse
 from lrkit.errors import InputError, StateError
+from together import launch, of, once, seen
 
 JOB = Path(job.__file__)
 ORDERS = ("attach then load", "load then attach")
@@ -61,55 +57,10 @@ QUICK = [
 ALL = [name for name in job.kinds() if "asleep" not in name]
 
 
-def launch(out: Path, cuts: str, scenarios: list[str], timeout: float = 120) -> list[int]:
-    """Two processes; their exit codes. One that hangs is killed, and fails the test."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = str(one.getsockname()[1])
-    common = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(JOB), str(out), cuts, *scenarios]
-    ranks = []
-    try:
-        for rank in ("0", "1"):
-            with (out / f"said{rank}").open("w") as said:
-                env = common | {"RANK": rank, "LOCAL_RANK": rank}
-                ranks.append(subprocess.Popen(command, env=env, stdout=said, stderr=subprocess.STDOUT))
-        return [rank.wait(timeout=timeout) for rank in ranks]
-    finally:
-        for rank in ranks:
-            if rank.poll() is None:
-                rank.kill()
-                rank.wait()
-
-
-def seen(out: Path, cuts: str, scenarios: list[str], timeout: float = 120) -> list[dict]:
-    """Scenario → what was seen, one dict a rank."""
-    codes = launch(out, cuts, scenarios, timeout)
-    assert codes == [0, 0], "\n".join((out / f"said{rank}").read_text()[-3000:] for rank in (0, 1))
-    return [json.loads((out / f"rank{rank}.json").read_text()) for rank in (0, 1)]
-
-
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory) -> list[dict]:
-    """One launch for all tests of this file, also where two workers share them."""
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    with (shared / "distributed.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        out = shared / "distributed"
-        if not out.exists():
-            out.mkdir()
-            scenarios = [name for name in job.SCENARIOS if name != "survivors"]
-            return seen(out, "1,7", [*scenarios, *QUICK, "unfreezing fsdp2 sharded asleep"])
-        return [json.loads((out / f"rank{rank}.json").read_text()) for rank in (0, 1)]
-
-
-def of(ranks: list[dict], scenario: str) -> list[dict]:
-    """What each rank saw of a scenario."""
-    both = [rank[scenario] for rank in ranks]
-    for one in both:
-        assert "error" not in one, one["error"]
-    return both
+    scenarios = [name for name in job.SCENARIOS if name != "survivors"]
+    return once(tmp_path_factory, "distributed", JOB, "1,7", *scenarios, *QUICK, "unfreezing fsdp2 sharded asleep")
 
 
 def check(both: list[dict], case: str) -> None:
@@ -176,14 +127,14 @@ class TestTwoProcesses:
     def test_resume_to_the_bit_wherever_they_were_cut(self, tmp_path, name):
         """Cut at each of the 12 updates; every optimizer, every kind of checkpoint."""
         cases = [case for case in ALL if name in (case.split()[0], case.split()[1])]
-        both = seen(tmp_path, ",".join(str(cut) for cut in range(1, job.STEPS + 1)), cases, timeout=400)
+        both = seen(JOB, tmp_path, ",".join(str(cut) for cut in range(1, job.STEPS + 1)), *cases, timeout=400)
         for case in cases:
             check(of(both, case), case)
 
     @pytest.mark.prove
     def test_go_on_from_what_processes_that_are_gone_left_behind(self, tmp_path):
-        assert launch(tmp_path, "5", ["survivors"]) == [3, 3], "they end in the middle"
-        for one in of(seen(tmp_path, "5", ["survivors"]), "survivors"):
+        assert launch(JOB, tmp_path, "5", "survivors") == [3, 3], "they end in the middle"
+        for one in of(seen(JOB, tmp_path, "5", "survivors"), "survivors"):
             assert one["at"] == 5 and one["rates"] == one["whole"] and one["weights"] == one["whole_weights"]
 
 

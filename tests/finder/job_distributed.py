@@ -7,13 +7,10 @@ A scenario that raises is recorded as {"error": traceback}; the others go on. Fl
 
 import contextlib
 import dataclasses
-import json
 import math
+import os
 import sys
-import time
-import traceback
 from collections.abc import Callable
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +23,7 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 import lrkit
 from lrkit.snapshot import capture_random
 from lrkit.task import validation
+from together import go_through
 
 STEPS, ROWS = 160, 8
 TEXT = "warmup 10% > cosine"
@@ -299,19 +297,7 @@ def scenarios(rank: int) -> dict[str, Callable[[], dict]]:
 
 
 def main() -> None:
-    out = Path(sys.argv[1])
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", timeout=timedelta(seconds=30))
-    everything, results = scenarios(dist.get_rank()), {}
-    for name in sys.argv[2:] or everything:
-        begun = time.perf_counter()
-        try:
-            results[name] = everything[name]()
-        except Exception:
-            results[name] = {"error": traceback.format_exc()}
-        results[name]["seconds"] = time.perf_counter() - begun
-    (out / f"rank{dist.get_rank()}.json").write_text(json.dumps(results))
-    dist.destroy_process_group()
+    go_through(Path(sys.argv[1]), scenarios(int(os.environ["RANK"])), sys.argv[2:])
 
 
 if __name__ == "__main__":

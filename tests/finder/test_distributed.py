@@ -3,18 +3,13 @@
 What one of them alone raises is not tested: the others wait for it until torch's timeout, as in any training of several.
 """
 
-import fcntl
-import json
-import os
-import socket
-import subprocess
-import sys
 from math import isnan
 from pathlib import Path
 
 import pytest
 
 from finder import job_distributed as job
+from together import of, once
 
 JOB = Path(job.__file__)
 LONG = (
@@ -40,55 +35,11 @@ ALL = [name for name in job.scenarios(0) if not name.endswith("untouched")]
 SEARCHES = [name for name in ALL if name not in REFUSED]
 
 
-def launch(out: Path, names: list[str], timeout: float = 300) -> list[dict]:
-    """Two processes; scenario → what was seen, one dict a rank. One that hangs is killed, and fails the tests."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = str(one.getsockname()[1])
-    common = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-    ranks = []
-    try:
-        for rank in ("0", "1"):
-            with (out / f"said{rank}").open("w") as said:
-                env = common | {"RANK": rank, "LOCAL_RANK": rank}
-                command = [sys.executable, str(JOB), str(out), *names]
-                ranks.append(subprocess.Popen(command, env=env, stdout=said, stderr=subprocess.STDOUT))
-        codes = [rank.wait(timeout=timeout) for rank in ranks]
-    finally:
-        for rank in ranks:
-            if rank.poll() is None:
-                rank.kill()
-                rank.wait()
-    assert codes == [0, 0], "\n".join((out / f"said{rank}").read_text()[-3000:] for rank in (0, 1))
-    return read(out)
-
-
-def read(out: Path) -> list[dict]:
-    return [json.loads((out / f"rank{rank}.json").read_text()) for rank in (0, 1)]
-
-
 @pytest.fixture(scope="module")
 def ranks(request, tmp_path_factory) -> list[dict]:
-    """One launch for all tests of this file, also where two workers share them."""
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     long = any(item.get_closest_marker("prove") for item in request.session.items)
     names = [name for name in job.scenarios(0) if long or name not in LONG]
-    with (shared / "finding.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        out = shared / "finding"
-        if not out.exists():
-            out.mkdir()
-            return launch(out, names)
-        return read(out)
-
-
-def of(ranks: list[dict], scenario: str) -> list[dict]:
-    """What each rank saw of a scenario."""
-    both = [rank[scenario] for rank in ranks]
-    for one in both:
-        assert "error" not in one, one["error"]
-    return both
+    return once(tmp_path_factory, "finding", JOB, *names, timeout=300)
 
 
 class TestTwoProcesses:

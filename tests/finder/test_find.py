@@ -1,7 +1,6 @@
 """`find` answers, says when it does not know, keeps its budget, and leaves everything as it was."""
 
 import math
-import random
 
 import numpy as np
 import pytest
@@ -9,17 +8,12 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from finder.regression import build, drawn, loss, same, state_of
 from lrkit import Task, attach, find, range_test, train
 from lrkit.errors import InputError, StateError
 
-GENERATOR = torch.Generator().manual_seed(0)
-X = torch.randn(512, 6, generator=GENERATOR)
-Y = torch.tanh(X @ torch.randn(6, 1, generator=GENERATOR)) + 0.1 * torch.randn(512, 1, generator=GENERATOR)
+X, Y = drawn(512)
 STEPS = 400
-
-
-def loss(model, batch):
-    return nn.functional.mse_loss(model(batch[0]), batch[1])
 
 
 def validate(model) -> float:
@@ -29,39 +23,6 @@ def validate(model) -> float:
 
 def loader():
     return DataLoader(TensorDataset(X[:384], Y[:384]), batch_size=32, shuffle=True)
-
-
-def build(lr=1e-3, kind=torch.optim.AdamW):
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.1), nn.Linear(16, 1))
-    return model, kind(model.parameters(), lr=lr)
-
-
-def state_of(model, optimizer):
-    """Every tensor, flag and hyperparameter, copied."""
-    return {
-        "model": [t.detach().clone() for t in model.state_dict().values()],
-        "state": [v.clone() if torch.is_tensor(v) else v for e in optimizer.state.values() for v in e.values()],
-        "groups": [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups],
-        "flags": [m.training for m in model.modules()],
-        "grads": [None if p.grad is None else p.grad.clone() for p in model.parameters()],
-        "hooks": [
-            len(optimizer._optimizer_step_pre_hooks),
-            len(optimizer._optimizer_step_post_hooks),
-            len(model._forward_pre_hooks),
-        ],
-        "random": (random.getstate(), str(np.random.get_state()), torch.get_rng_state()),
-    }
-
-
-def same(a, b) -> bool:
-    if torch.is_tensor(a):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
-    return a == b
 
 
 class TestAnswers:

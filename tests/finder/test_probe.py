@@ -2,7 +2,6 @@
 
 import copy
 import math
-import random
 from itertools import pairwise
 
 import numpy as np
@@ -11,17 +10,12 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from finder.regression import build, drawn, loss, same, state_of
 from lrkit import attach, watch
 from lrkit.errors import InputError
 from lrkit.finder.probe import probe
 
-GENERATOR = torch.Generator().manual_seed(0)
-X = torch.randn(256, 6, generator=GENERATOR)
-Y = torch.tanh(X @ torch.randn(6, 1, generator=GENERATOR)) + 0.1 * torch.randn(256, 1, generator=GENERATOR)
-
-
-def loss(model, batch):
-    return nn.functional.mse_loss(model(batch[0]), batch[1])
+X, Y = drawn(256)
 
 
 def validate(model) -> float:
@@ -31,12 +25,6 @@ def validate(model) -> float:
 
 def loader():
     return DataLoader(TensorDataset(X[:192], Y[:192]), batch_size=32, shuffle=True)
-
-
-def build(lr=1e-3, kind=torch.optim.AdamW):
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.1), nn.Linear(16, 1))
-    return model, kind(model.parameters(), lr=lr)
 
 
 class River(nn.Module):
@@ -321,31 +309,6 @@ class TestThePresentRate:
         optimizer.param_groups[0]["lr"] = 7.0
         _, rates = self.seen(optimizer, model, factor=2, steps=10)
         assert rates[0, 0, 0, 0] == pytest.approx(5e-3) and optimizer.param_groups[0]["lr"] == 7.0
-
-
-def state_of(model, optimizer):
-    """Every tensor, flag and hyperparameter, copied."""
-    return {
-        "model": [t.detach().clone() for t in model.state_dict().values()],
-        "state": [v.clone() if torch.is_tensor(v) else v for e in optimizer.state.values() for v in e.values()],
-        "groups": [
-            {k: v.clone() if torch.is_tensor(v) else v for k, v in g.items() if k != "params"} for g in optimizer.param_groups
-        ],
-        "flags": [m.training for m in model.modules()],
-        "grads": [None if p.grad is None else p.grad.clone() for p in model.parameters()],
-        "hooks": [len(optimizer._optimizer_step_pre_hooks), len(optimizer._optimizer_step_post_hooks)],
-        "random": (random.getstate(), str(np.random.get_state()), torch.get_rng_state()),
-    }
-
-
-def same(a, b) -> bool:
-    if torch.is_tensor(a):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
-    return a == b
 
 
 KINDS = (torch.optim.AdamW, torch.optim.SGD, lambda p, lr: torch.optim.Adam(p, lr=torch.tensor(lr)))

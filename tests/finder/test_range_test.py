@@ -2,6 +2,7 @@
 
 import math
 import random
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,28 +12,19 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from finder import regression
+from finder.regression import drawn, loss
 from lrkit import range_test
 from lrkit.errors import InputError
 from lrkit.finder.ramp import blown_up
 
-GENERATOR = torch.Generator().manual_seed(0)
-X = torch.randn(128, 6, generator=GENERATOR)
-Y = torch.tanh(X @ torch.randn(6, 1, generator=GENERATOR)) + 0.1 * torch.randn(128, 1, generator=GENERATOR)
+X, Y = drawn(128)
 BATCHES = 8  # of an epoch
-
-
-def loss(model, batch):
-    return nn.functional.mse_loss(model(batch[0]), batch[1])
+build = partial(regression.build, kind=torch.optim.SGD)
 
 
 def loader():
     return DataLoader(TensorDataset(X, Y), batch_size=16, shuffle=True)
-
-
-def build(lr=1e-3, kind=torch.optim.SGD):
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.1), nn.Linear(16, 1))
-    return model, kind(model.parameters(), lr=lr)
 
 
 def goodness(model) -> float:

@@ -81,5 +81,11 @@ def alike(before, after):
     )
 
 
+def untouched(before, after):
+    """Whether (attributes, what is drawn, weights, values…) are what they were."""
+    (held, random, weights, *values), (now_held, now_random, now_weights, *now_values) = before, after
+    return alike(held, now_held) and random == now_random and all(map(torch.equal, weights, now_weights)) and values == now_values
+
+
 def _one(value, other):
     return value is other or (isinstance(value, int | float | str) and value == other)

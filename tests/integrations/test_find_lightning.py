@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import lrkit
-from integrations.instead import Instead, alike, attributes, drawn, learnable, watched
+from integrations.instead import Instead, attributes, drawn, learnable, untouched, watched
 from integrations.plain import BATCH, EPOCH, TEXT, Told, dataset, loss_of, net, optimizer_of, same
 from lrkit import clip
 from lrkit.errors import InputError, StateError
@@ -46,11 +46,6 @@ def everything(trainer, module, *things):
     modes = [one.training for one in module.modules()]
     held = attributes(trainer, trainer.strategy, trainer.fit_loop, *module.modules(), *things)
     return held, drawn(), weights, modes, logging.getLogger("lightning.pytorch").level
-
-
-def untouched(before, after):
-    (held, random, weights, *flags), (now_held, now_random, now_weights, *now_flags) = before, after
-    return alike(held, now_held) and random == now_random and all(map(torch.equal, weights, now_weights)) and flags == now_flags
 
 
 def shuffled():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import lrkit
-from integrations.instead import Instead, alike, attributes, drawn, learnable, watched
+from integrations.instead import Instead, attributes, drawn, learnable, untouched, watched
 from integrations.plain import EPOCH, TEXT, Told, dataset, net, optimizer_of, same, world
 from lrkit.errors import InputError, StateError
 from lrkit.schedules import compat
@@ -46,11 +46,6 @@ def everything(trainer):
     things += [model.config] if hasattr(model, "config") else []
     weights = [value.clone() for value in model.state_dict().values()]
     return attributes(*things), drawn(), weights
-
-
-def untouched(before, after):
-    (attributes_before, drawn_before, weights), (attributes_after, drawn_after, now) = before, after
-    return alike(attributes_before, attributes_after) and drawn_before == drawn_after and all(map(torch.equal, weights, now))
 
 
 KINDS = {

@@ -8,16 +8,8 @@ A scenario that raises is recorded as {"error": traceback}; the others go on. Fl
 """
 
 import copy
-import fcntl
-import json
-import os
-import socket
-import subprocess
 import sys
-import time
-import traceback
 import warnings
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -27,6 +19,7 @@ from torch import nn
 
 import lrkit
 from lrkit import attach, clip, effective_lr, optim
+from together import go_through, of, once, seen
 
 STEPS = 10
 CUT = 4
@@ -307,45 +300,11 @@ OUT = Path()
 def main() -> None:
     global OUT
     OUT = Path(sys.argv[1])
-    torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    dist.init_process_group("gloo", timeout=timedelta(seconds=30))
-    everything, results = scenarios(), {}
-    for name in sys.argv[2:]:
-        begun = time.perf_counter()
-        try:
-            results[name] = everything[name]()
-        except Exception:
-            results[name] = {"error": traceback.format_exc()}
-        results[name]["seconds"] = time.perf_counter() - begun
-    (OUT / f"rank{dist.get_rank()}.json").write_text(json.dumps(results))
-    dist.destroy_process_group()
+    go_through(OUT, scenarios(), sys.argv[2:])
 
 
 # -- the tests ----------------------------------------------------------------------------------------------------------
-
-
-def seen(out: Path, names: list[str], timeout: float = 120) -> list[dict]:
-    """Two processes; scenario → what was seen, one dict a rank. One that hangs is killed, and fails the test."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = str(one.getsockname()[1])
-    common = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-    ranks = []
-    try:
-        for rank in ("0", "1"):
-            with (out / f"said{rank}").open("w") as said:
-                env = common | {"RANK": rank, "LOCAL_RANK": rank}
-                command = [sys.executable, __file__, str(out), *names]
-                ranks.append(subprocess.Popen(command, env=env, stdout=said, stderr=subprocess.STDOUT))
-        codes = [rank.wait(timeout=timeout) for rank in ranks]
-    finally:
-        for rank in ranks:
-            if rank.poll() is None:
-                rank.kill()
-                rank.wait()
-    assert codes == [0, 0], "\n".join((out / f"said{rank}").read_text()[-3000:] for rank in (0, 1))
-    return [json.loads((out / f"rank{rank}.json").read_text()) for rank in (0, 1)]
 
 
 QUICK = [
@@ -357,25 +316,7 @@ QUICK = [
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory) -> list[dict]:
-    """One launch for all tests of this file, also where two workers share them."""
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    with (shared / "sharded.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        out = shared / "sharded"
-        if not out.exists():
-            out.mkdir()
-            return seen(out, QUICK)
-        return [json.loads((out / f"rank{rank}.json").read_text()) for rank in (0, 1)]
-
-
-def of(ranks: list[dict], scenario: str) -> list[dict]:
-    """What each rank saw of a scenario."""
-    both = [rank[scenario] for rank in ranks]
-    for one in both:
-        assert "error" not in one, one["error"]
-        one.pop("seconds", None)
-    return both
+    return once(tmp_path_factory, "sharded", Path(__file__), *QUICK)
 
 
 def close(mine, theirs, tolerance=1e-4) -> None:
@@ -445,7 +386,7 @@ class TestTwoProcesses:
     def test_do_all_of_this_with_every_rule(self, tmp_path, name):
         kinds = [f"{how} {name}" for how in ("ddp", "fsdp2", "dcp", "dcp full", "dcp flattened", "zero")]
         kinds = [case for case in kinds if case != "dcp full sgd"]  # torch cannot load a full state dict without state
-        both = seen(tmp_path, kinds)
+        both = seen(Path(__file__), tmp_path, *kinds)
         for how in ("ddp", "fsdp2"):
             check(both, how, name)
         for case in kinds[2:]:

@@ -150,5 +150,6 @@ def evidence(
     ax.set_xlabel("learning rate (first group)")
     ax.set_ylabel("loss")
     if ax.get_legend_handles_labels()[0]:
-        ax.legend(loc="best", fontsize="small")
+        # Below, because the evidence fills the picture: inside, it would lie over the interval or the runs.
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.19), ncols=3)
     return ax
