@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lrkit.finder.suggestion import Suggestion as Suggestion
     from lrkit.gauges.watch import watch as watch
     from lrkit.logs.sniff import read as read
+    from lrkit.logs.sniff import read_all as read_all
     from lrkit.optim.effective import effective_lr as effective_lr
     from lrkit.reporting.html import report as report
     from lrkit.run import Run as Run
@@ -69,6 +70,7 @@ _HOMES = {
     "watch": ("lrkit.gauges.watch", "watch"),
     "Run": ("lrkit.run", "Run"),
     "read": ("lrkit.logs.sniff", "read"),
+    "read_all": ("lrkit.logs.sniff", "read_all"),
     "diagnose": ("lrkit.doctor.diagnosis", "diagnose"),
     "Diagnosis": ("lrkit.doctor.diagnosis", "Diagnosis"),
     "report": ("lrkit.reporting.html", "report"),
@@ -102,6 +104,7 @@ __all__ = [
     "probe",
     "range_test",
     "read",
+    "read_all",
     "report",
     "scale",
     "schedules",

@@ -70,3 +70,20 @@ def test_evidence_marks_diverged_runs_and_the_choice():
     assert labels[3:] == ["bracket, 10 updates", "diverged", "short runs, 30 updates", "chosen: 1.5"]
     assert any(line.get_marker() == "x" for line in ax.lines)
     assert ax.get_ylim()[1] == pytest.approx(45.6) and ax.get_title("left") == "ok"
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 2), (20, 30), (49, 49), (80, 400)])
+def test_a_named_stretch_stays_within_the_picture(start, stop):
+    ax = charts.curves({"loss": (X, np.exp(-X))})
+    before = ax.get_xlim()
+    charts.named_window(ax, start, stop, "1 too high later")
+    assert ax.get_xlim() == before
+    assert ">1 too high later</text>" in style.to_svg(style.figure_of(ax), "a curve")
+    figure = style.figure_of(ax)
+    figure.canvas.draw()
+    box, name = figure.bbox, ax.texts[0].get_window_extent()
+    assert box.x0 <= name.x0 and name.x1 <= box.x1
+
+
+def test_a_logarithm_is_chosen_without_overflow():
+    assert not charts.positive_spread(np.full(3, 1e308))

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from integrations.plain import BATCH, BETWEEN, EPOCH, TEXT, UPDATES, Told, dataset, loss_of, net, optimizer_of
+from integrations.plain import BATCH, BETWEEN, EPOCH, TEXT, UPDATES, Told, dataset, leave, loss_of, net, optimizer_of
 from lrkit.integrations import as_torch
 from lrkit.integrations.accelerate import attach
 
@@ -104,3 +104,4 @@ if __name__ == "__main__":
         killed(place, int(sys.argv[3]))
     else:
         in_processes(place, int(sys.argv[3]), int(sys.argv[4]))
+    leave()

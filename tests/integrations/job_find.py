@@ -5,6 +5,8 @@ from pathlib import Path
 
 import torch
 
+from integrations.plain import leave
+
 
 def with_accelerate():
     import integrations.job_accelerate as job
@@ -52,3 +54,4 @@ if __name__ == "__main__":
     _, _, others = trained(False)
     out = {"rate": found.lr, "processes": found.context["processes"], "untouched": untouched, "with": weights, "without": others}
     torch.save(out, place / f"rank{torch.distributed.get_rank()}.pt")
+    leave()

@@ -10,7 +10,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 import torch
 
-from integrations.plain import BATCH, BETWEEN, TEXT, Told, dataset, loss_of, net, optimizer_of
+from integrations.plain import BATCH, BETWEEN, TEXT, Told, dataset, leave, loss_of, net, optimizer_of
 from lrkit.integrations.lightning import Schedules, scheduled
 
 GIVEN = {"lr": TEXT, "weight_decay": BETWEEN}
@@ -122,3 +122,4 @@ def in_two_processes(folder):
 if __name__ == "__main__":
     folder = Path(sys.argv[2])
     in_two_processes(folder) if sys.argv[1] == "ddp" else killed(folder, int(sys.argv[1]))
+    leave()

@@ -10,7 +10,7 @@ import transformers
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from integrations.plain import BATCH, BETWEEN, TEXT, Told, dataset, net, optimizer_of
+from integrations.plain import BATCH, BETWEEN, TEXT, Told, dataset, leave, net, optimizer_of
 from lrkit.integrations.transformers import Schedules
 
 GIVEN = {"lr": TEXT, "weight_decay": BETWEEN}
@@ -116,3 +116,4 @@ def in_two_processes(folder):
 if __name__ == "__main__":
     place = Path(sys.argv[2])
     in_two_processes(place) if sys.argv[1] == "world" else killed(place, int(sys.argv[3]))
+    leave()

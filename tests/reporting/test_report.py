@@ -30,7 +30,7 @@ def test_shows_every_kind_in_one_file_without_a_network(tmp_path):
         "ill": diagnose(SLOW),
     }
     page = report(items, tmp_path / "new" / "report.html", title="a <title>", table=[["a", "b"], ["1", "<2>"]]).read_text()
-    assert page.count("<svg") == 5 and page.count("<section>") == 5
+    assert page.count("<svg") == 5 and page.count("<section") == 5
     assert "rate 0.01" in page and "warmup 5 &gt; cosine 95" in page and "healthy" in page and "too low" in page
     assert "a &lt;title&gt;" in page and "&lt;2&gt;" in page and "<b>first</b>" not in page
     outside = [link for link in re.findall(r'(?:src|href)="([^"]+)"', page) if not link.startswith("#")]

@@ -18,6 +18,7 @@ BLOCKS = 100
 _FIRST = 50  # updates among which a jolt is looked for: among more, noise alone throws one up
 _HEAD = 200  # rows that tell how noisy a single one is at the start
 FEWEST = 30  # points below which no rule speaks
+_HUGE = 1e100  # a value beyond exploded, or is broken; its square would overflow
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,10 @@ class Curve:
         spread: Between neighbouring rows at the start of the log: what a single loss, such as the first, may be off by.
         peak: The highest rate of any row, or None where the run has none.
         jolt: Highest single loss of the first tenth, 50 rows at most, above the start, in units of the spread between neighbours.
-        points: Finite losses in the run.
+        rows: (n,) step of each row with a finite loss.
+        values: (n,) those losses.
+        rates: (n,) the rate of those rows, each held until the next is logged, or None where the run has none.
+        run: The run itself, for its other columns and its meta.
         nonfinite: First step of the tail whose loss is not finite, or None.
         first: First step of the run.
         last: Last step of the run.
@@ -45,10 +49,18 @@ class Curve:
     spread: float
     peak: float | None
     jolt: float
-    points: int
+    rows: Array
+    values: Array
+    rates: Array | None
+    run: Run
     nonfinite: int | None
     first: int
     last: int
+
+    @property
+    def points(self) -> int:
+        """Finite losses in the run."""
+        return len(self.values)
 
     @property
     def end(self) -> float:
@@ -58,7 +70,7 @@ class Curve:
     @property
     def low(self) -> float:
         """Lowest smoothed loss."""
-        return float(np.min(_median3(self.loss)))
+        return float(np.min(median3(self.loss)))
 
     @property
     def drop(self) -> float:
@@ -68,51 +80,13 @@ class Curve:
     @property
     def noise(self) -> float:
         """Spread of one block around its neighbours: 1.05 · median |difference|."""
-        return _spread(self.loss)
+        return spread_of(self.loss)
 
     @property
-    def decays(self) -> bool:
-        """Whether the rate ends below half of its peak: then being flat before is by design."""
-        return self.lr is not None and float(self.lr[-1]) < 0.5 * float(np.max(self.lr))
-
-    @property
-    def travelled(self) -> Array:
-        """(b,) share of the way: the sum of the rates so far, 0 to 1; of the steps where no rate is known."""
-        sums = np.cumsum(self.lr if self.lr is not None and np.max(self.lr) > 0 else np.ones_like(self.loss))
-        return np.asarray(sums / sums[-1])
-
-    def at(self, share: float) -> float:
-        """Median loss of the five blocks around this share of the steps."""
-        i = int(share * (len(self.loss) - 1))
-        return float(np.median(self.loss[max(0, i - 2) : i + 3]))
-
-    def trend(self, since: float) -> tuple[float, float]:
-        """(drop, t) of a straight line through the loss over the way travelled at a high rate, after a share `since` of it.
-
-        Where the rate has fallen below half its peak, the loss falls because the rate does: that part does not count.
-
-        Returns:
-            The line's fall as a share of the whole drop, positive where the loss falls; and its t value.
-        """
-        x, keep = self.travelled, self._high(since)
-        if int(keep.sum()) < 5 or np.ptp(x[keep]) == 0:
-            return 0.0, 0.0
-        x, y = x[keep], self.loss[keep]
-        slope, level = np.polyfit(x - x.mean(), y, 1)
-        residual = y - (slope * (x - x.mean()) + level)
-        error = float(residual.std()) / max(float(np.sqrt(((x - x.mean()) ** 2).sum())), 1e-300)
-        return float(-slope * (x[-1] - x[0])) / self.drop, float(-slope) / max(error, 1e-300)
-
-    def stretch(self, since: float) -> tuple[int, int]:
-        """(first, last) step of what `trend` looks at."""
-        steps = self.steps[self._high(since)]
-        return int(steps[0]), int(steps[-1])
-
-    def _high(self, since: float) -> NDArray[np.bool_]:
-        """(b,) the blocks on the way travelled at a high rate, after a share `since` of it."""
-        x = self.travelled
-        last = len(x) - 1 if self.lr is None else int(np.flatnonzero(self.lr >= 0.5 * np.max(self.lr))[-1])
-        return np.asarray((x >= since * x[last]) & (np.arange(len(x)) <= last))
+    def planned(self) -> float | None:
+        """The steps that the run was to have, where its meta tells."""
+        told = (self.run.meta.get(name) for name in ("steps", "total_steps", "max_steps"))
+        return next((float(one) for one in told if isinstance(one, int | float) and one > 0), None)
 
     def rise(self) -> tuple[float, int]:
         """(height, block) of the highest stretch of three blocks in the first tenth (six at least), above the start."""
@@ -121,7 +95,7 @@ class Curve:
         return float(np.max(lows)) - self.start, int(np.argmax(lows))
 
 
-def _spread(values: Array) -> float:
+def spread_of(values: Array) -> float:
     """1.05 · median |difference of neighbours|: the standard deviation, if they are independent and normal."""
     return 1.05 * float(np.median(np.abs(np.diff(values)))) if len(values) > 1 else 0.0
 
@@ -130,7 +104,7 @@ def _jolt(values: Array) -> float:
     """How far one of the first updates threw the loss up, in units of 1.05 · median |difference of neighbours|."""
     if len(values) < FEWEST:
         return 0.0
-    spread = _spread(values)
+    spread = spread_of(values)
     above = float(np.max(values[1 : max(6, min(_FIRST, len(values) // 10))])) - float(min(values[0], np.median(values[:3])))
     return above / spread if spread > 0 else 0.0
 
@@ -143,7 +117,8 @@ def _held(rates: Array) -> Array:
     return np.asarray(rates[known[np.maximum(np.searchsorted(known, np.arange(len(rates)), side="right") - 1, 0)]])
 
 
-def _median3(values: Array) -> Array:
+def median3(values: Array) -> Array:
+    """(n,) the median of each value and its two neighbours."""
     if len(values) < 3:
         return values
     padded = np.concatenate([values[:1], values, values[-1:]])
@@ -158,30 +133,43 @@ def curve_of(run: Run) -> Curve:
     """
     if "loss" not in run or len(run) == 0:
         raise InputError(f"diagnose(run): there is no loss to read; columns are {', '.join(run.columns)}. Name it 'loss'.")
+    run = _bounded(run)
     loss, step = run["loss"], run["step"]
     finite = np.isfinite(loss)
     seen = np.flatnonzero(finite)
     tail = _exploded(run, loss, seen)
     if len(seen) == 0:
         nothing = np.empty(0)
-        return Curve(nothing, nothing, None, float("nan"), 0.0, None, 0.0, 0, int(step[0]), int(step[0]), int(step[-1]))
+        first, last = int(step[0]), int(step[-1])
+        return Curve(nothing, nothing, None, float("nan"), 0.0, None, 0.0, nothing, nothing, None, run, first, first, last)
     values, steps = loss[finite], step[finite]
     parts = np.array_split(np.arange(len(values)), min(BLOCKS, len(values)))
     rate = _held(run["lr"])[finite] if "lr" in run else np.full(len(values), np.nan)
-    known = bool(np.isfinite(rate).all() and np.min(rate) >= 0 and np.max(rate) > 0)
+    known = bool(np.isfinite(rate).all() and np.min(rate) >= 0 and np.max(rate) > 1 / _HUGE)
     return Curve(
         steps=np.array([steps[part].mean() for part in parts]),
         loss=np.array([values[part].mean() for part in parts]),
         lr=np.array([rate[part].mean() for part in parts]) if known else None,
         start=float(min(values[0], np.median(values[:3]))),
-        spread=_spread(values[:_HEAD]),
+        spread=spread_of(values[:_HEAD]),
         peak=float(np.max(rate)) if known else None,
         jolt=_jolt(values),
-        points=len(values),
+        rows=steps,
+        values=values,
+        rates=rate if known else None,
+        run=run,
         nonfinite=int(step[tail[0]]) if len(tail) else None,
         first=int(step[0]),
         last=int(step[-1]),
     )
+
+
+def _bounded(run: Run) -> Run:
+    """The run with every value beyond `_HUGE` infinite."""
+    huge = {name: np.isfinite(column) & (np.abs(column) > _HUGE) for name, column in run.items()}
+    if not any(places.any() for places in huge.values()):
+        return run
+    return Run({name: np.where(huge[name], np.copysign(np.inf, column), column) for name, column in run.items()}, run.meta)
 
 
 def _exploded(run: Run, loss: Array, seen: NDArray[np.intp]) -> NDArray[np.intp]:
@@ -190,7 +178,7 @@ def _exploded(run: Run, loss: Array, seen: NDArray[np.intp]) -> NDArray[np.intp]
     An infinite loss was surely seen. A NaN may be a gap: where the row carries another measure (a validation), and where gaps of
     this length are usual in the log, because the loss is logged now and then.
     """
-    about_training = ("step", "epoch", "loss", "lr", "grad_norm", "update_ratio")
+    about_training = ("step", "epoch", "loss", "lr", "grad_norm", "update_ratio", "loss_scale", "scale", "grad_scale")
     others = [run[name] for name in run.columns if name not in about_training and not name.startswith("lr/")]
     carries = np.isfinite(others).any(axis=0) if others else np.zeros(len(run), bool)
     after = np.arange(len(run)) > (seen[-1] if len(seen) else -1)
@@ -203,5 +191,5 @@ def _exploded(run: Run, loss: Array, seen: NDArray[np.intp]) -> NDArray[np.intp]
 def advised(curve: Curve, factor: float) -> str:
     """``from 0.3 to 0.03``, or the factor alone where the rate is unknown."""
     if curve.peak is None:
-        return f"{'multiply' if factor > 1 else 'divide'} the rate by {max(factor, 1 / factor):.3g}"
+        return f"{'multiply' if factor > 1 else 'divide'} the rate by about {max(factor, 1 / factor):.2g}"
     return f"change the rate from {curve.peak:.3g} to {curve.peak * factor:.3g}"

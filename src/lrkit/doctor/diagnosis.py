@@ -1,37 +1,52 @@
-"""`diagnose`: all rules on one run, the surest first, at most three."""
+"""`diagnose`: all rules on one run, the surest first, at most three; and the rate in a word, with probabilities."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from lrkit.doctor.curve import FEWEST, Curve, curve_of
+from lrkit.doctor.decay_too_early import decay_too_early
+from lrkit.doctor.decay_too_late import decay_too_late
 from lrkit.doctor.diverged import diverged
 from lrkit.doctor.finding import Finding
-from lrkit.doctor.too_high_at_start import too_high_at_start
+from lrkit.doctor.late_spikes import late_spikes
+from lrkit.doctor.no_progress import no_progress, too_short
+from lrkit.doctor.odds import MISSED, Odds, odds_of, surely
+from lrkit.doctor.overfitting import overfitting
+from lrkit.doctor.saddle import saddle
+from lrkit.doctor.too_high_at_start import never_recovers, too_high_at_start
 from lrkit.doctor.too_high_later import too_high_later
 from lrkit.doctor.too_low import too_low
+from lrkit.doctor.warmup_too_long import warmup_too_long
+from lrkit.doctor.warmup_too_short import warmup_too_short
 from lrkit.errors import InputError
 from lrkit.run import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Rule = Callable[[Curve], Finding | None]
 Word = Literal["ok", "too low", "too high", "diverged", "cannot tell"]
 
-RULES: tuple[Rule, ...] = (diverged, too_high_at_start, too_high_later, too_low)
+RATE_RULES: tuple[Callable[[Curve, Odds], Finding | None], ...] = (too_low, too_high_at_start, too_high_later)
+RULES: tuple[Callable[[Curve], Finding | None], ...] = (
+    late_spikes, warmup_too_short, warmup_too_long, decay_too_early, decay_too_late, saddle, overfitting,
+)  # fmt: skip
 
-_WORDS: dict[str, Word] = {
-    "diverged": "diverged",
-    "too_high_at_start": "too high",
-    "too_high_later": "too high",
-    "too_low": "too low",
-    "cannot_tell": "cannot tell",
+# What an illness makes look like another, which is then not reported beside it.
+_EXPLAINS: dict[str, tuple[str, ...]] = {
+    "saddle": ("too_low", "too_high_at_start", "too_high_later"),
+    "warmup_too_long": ("too_low",),
+    "decay_too_early": ("too_low",),
+    "decay_too_late": ("too_high_later",),
+    "overfitting": ("too_low",),
+    "cannot_tell": ("too_low", "too_high_at_start", "too_high_later"),
 }
+_NEVER = 0.95  # see `never_recovers`
+_LEAST = 0.4  # below, no word is said
 
 
 @dataclass(frozen=True)
@@ -42,45 +57,51 @@ class Diagnosis:
         run: The run.
         findings: At most three, the surest first; empty where the run is healthy.
         missing: Signals that would have helped and are not in the log.
+        probabilities: {word: probability} of too low, ok, too high and diverged, calibrated on labelled sweeps; equal to one
+            another where nothing can be told.
+        rate: The answer in a word: ok, too low, too high, diverged or cannot tell.
         peak: The highest rate, which the advice refers to; None where the log has no usable rate.
     """
 
     run: Run
     findings: tuple[Finding, ...]
     missing: tuple[str, ...]
+    probabilities: dict[str, float]
+    rate: Word
     peak: float | None
 
     @property
     def healthy(self) -> bool:
-        """Whether nothing was found, on enough data to say so."""
-        return not self.findings
+        """Whether the rate is ok and nothing was found that is at least likely."""
+        return self.rate == "ok" and not self.serious
 
     @property
-    def rate(self) -> Word:
-        """The answer in a word: ok, too low, too high, diverged or cannot tell."""
-        return _WORDS[self.findings[0].code] if self.findings else "ok"
+    def serious(self) -> bool:
+        """Whether a fault is at least likely."""
+        return any(finding.accuses and finding.sure != "possible" for finding in self.findings)
 
     @property
     def advised_lr(self) -> float | None:
-        """The base rate that the first finding advises; None where there is none, or no rate in the log."""
-        if not self.findings or self.findings[0].factor == 1.0 or self.peak is None:
-            return None
-        return self.peak * self.findings[0].factor
+        """The base rate that the surest finding with advice on it advises; None where there is none, or no rate in the log."""
+        factors = [finding.factor for finding in self.findings if finding.factor != 1.0 and not self.healthy]
+        return self.peak * factors[0] if factors and self.peak is not None else None
 
     @property
     def well(self) -> str:
-        """What is said of a run in which nothing was found."""
+        """What is said of a healthy run."""
+        if self.findings:
+            return f"nothing is more than possible, but look at {'this' if len(self.findings) == 1 else 'these'}"
         loss = self.run.observed("loss")[1]
         end = np.median(loss[-max(3, len(loss) // 10) :])
         return f"the loss falls from {loss[0]:.4g} to {end:.4g} without a sign of a wrong rate"
 
-    def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw the loss with the first finding's window shaded."""
+    def plot(self, ax: Axes | None = None, finding: int = 0) -> Axes:
+        """Draw the loss with the window of a finding shaded, the first by default."""
         from lrkit.figures.charts import window
 
         ax = self.run.plot(ax)
-        if self.findings:
-            window(ax, *self.findings[0].window)
+        if 0 <= finding < len(self.findings):
+            window(ax, *self.findings[finding].window)
         return ax
 
     def _repr_html_(self) -> str:
@@ -92,9 +113,8 @@ class Diagnosis:
         return to_svg(figure_of(self.plot()), str(self)) + text if np.isfinite(self.run["loss"]).any() else text
 
     def __str__(self) -> str:
-        lines = [str(finding) for finding in self.findings]
-        if self.healthy:
-            lines = [f"healthy: {self.well}"]
+        lines = [f"healthy: {self.well}"] if self.healthy else []
+        lines += [str(finding) for finding in self.findings]
         if self.missing:
             lines.append(f"not in the log: {', '.join(self.missing)}")
         return "\n".join(lines)
@@ -116,45 +136,45 @@ def diagnose(run: Run) -> Diagnosis:
         >>> import numpy as np
         >>> t = np.arange(200)
         >>> slow = Run({"step": t, "loss": 2.3 - 0.004 * t, "lr": np.full(200, 1e-5)})
-        >>> diagnose(slow).rate, diagnose(slow).advised_lr
-        ('too low', 0.0001)
+        >>> diagnose(slow).rate, diagnose(slow).advised_lr > 1e-4
+        ('too low', True)
     """
     if not isinstance(run, Run):
         raise InputError(f"diagnose({type(run).__name__}): needs a Run. lrkit.read(path) makes one of a log.")
     if run.meta.get("kind") == "range_test":
         raise InputError("diagnose(run): this is a range test, which is made to blow up. Diagnose a training.")
     curve = curve_of(run)
-    missing = ("lr",) if curve.lr is None else ()
-    findings = [finding for rule in RULES if _speaks(rule, curve) and (finding := rule(curve)) is not None]
-    findings.sort(key=lambda finding: -finding.confidence)
-    if not findings and curve.points < FEWEST:
-        findings = [_too_short(curve)]
-    elif not findings and (unclear := _no_progress(curve)) is not None:
-        findings = [unclear]
-    return Diagnosis(run, tuple(findings[:3]), missing, curve.peak)
+    missing = (
+        [] if curve.lr is not None else ["lr" if "lr" not in run else "a usable lr (positive in some row, negative in none)"]
+    )
+    exploded = diverged(curve)
+    if exploded is not None and exploded.sure != "possible":
+        return Diagnosis(run, (exploded,), tuple(missing), _chances(None, exploded.confidence), "diverged", curve.peak)
+    if curve.points < FEWEST or len(np.unique(curve.rows)) < FEWEST:
+        findings = (too_short(curve), *([exploded] if exploded else []))
+        return Diagnosis(run, findings, tuple(missing), _chances(None, 0.25), "cannot tell", curve.peak)
+    odds = odds_of(curve)
+    if never_recovers(curve):
+        odds = surely(odds, "too high", _NEVER)
+    if curve.lr is not None and odds.usual is None:
+        missing.append("optimizer")
+    seen = [finding for rule in RULES if (finding := rule(curve)) is not None] + ([exploded] if exploded else [])
+    seen += [finding for rate_rule in RATE_RULES if (finding := rate_rule(curve, odds)) is not None]
+    flat = no_progress(curve) if odds.usual is None else None
+    findings = _ranked([*seen, flat] if flat is not None else seen)
+    lost = any(finding.code in ("cannot_tell", "saddle") for finding in findings)
+    word = "cannot tell" if lost or odds.probabilities[odds.word] < _LEAST else odds.word
+    return Diagnosis(run, findings, tuple(missing), _chances(odds, MISSED), word, curve.peak)  # type: ignore[arg-type]
 
 
-def _speaks(rule: Rule, curve: Curve) -> bool:
-    """An explosion shows on any number of rows; the rules about shapes need enough of them."""
-    return rule is diverged or (curve.points >= FEWEST and curve.nonfinite is None)
+def _ranked(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """At most three, the surest first, without those that another explains."""
+    seen = sorted(findings, key=lambda finding: -finding.confidence)
+    explained = {code for finding in seen for code in _EXPLAINS.get(finding.code, ())}
+    return tuple(finding for finding in seen if finding.code not in explained)[:3]
 
 
-def _too_short(curve: Curve) -> Finding:
-    return Finding(
-        "cannot_tell", f"{curve.points} losses are too few to judge a curve", 1.0, (int(curve.steps[0]), curve.last),
-        (f"at least {FEWEST} are needed",), (), "log every update, or train longer", "run the doctor again",
-    )  # fmt: skip
-
-
-def _no_progress(curve: Curve) -> Finding | None:
-    """Hardly any drop and no trend: a rate far too low, a symmetry plateau and a broken loss all look like this."""
-    falls, t = curve.trend(since=0.0)
-    fallen = curve.start - curve.end
-    if fallen > max(3 * curve.noise, 3 * curve.spread, 0.02 * abs(curve.start)) or (falls > 0.3 and t > 4):
-        return None
-    return Finding(
-        "cannot_tell", "the loss moves less than its noise: far too low a rate, a plateau, broken data look alike", 1.0,
-        (int(curve.steps[0]), curve.last), (f"it begins at {curve.start:.4g} and ends at {curve.end:.4g}",), (),
-        "search the rate with lrkit.find; if it finds none, look at the data and the labels",
-        "the loss leaves its first level",
-    )  # fmt: skip
+def _chances(odds: Odds | None, lost: float) -> dict[str, float]:
+    """The four words' probabilities; where the odds were not weighed, the three others share the rest."""
+    three = odds.probabilities if odds is not None else dict.fromkeys(("too low", "ok", "too high"), 1 / 3)
+    return {**{word: (1 - lost) * chance for word, chance in three.items()}, "diverged": lost}

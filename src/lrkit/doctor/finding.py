@@ -2,15 +2,21 @@
 
 from dataclasses import dataclass
 
+# What exists, about the rate first. More come with gauges: oscillation, floor, vanishing, clipping.
+CODES = (
+    "too_high_at_start", "too_high_later", "too_low", "diverged", "late_spikes", "warmup_too_short", "warmup_too_long",
+    "decay_too_early", "decay_too_late", "saddle", "overfitting", "cannot_tell",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Finding:
     """What, since when, how sure, by what evidence, and what to do, with numbers.
 
     Args:
-        code: The illness: ``diverged``, ``too_high_at_start``, ``too_high_later``, ``too_low``, ``cannot_tell``.
+        code: The illness, one of CODES.
         sentence: What was seen, in plain words.
-        confidence: Share of such findings that were right on labelled sweeps (see ``docs/doctor.md``), 0 to 1.
+        confidence: Share of such findings that were right on labelled runs (see ``docs/doctor.md``), 0 to 1.
         window: (first, last) step that it is about.
         evidence: What speaks for it, in numbers.
         counter: What speaks against it, or what could not be seen.

@@ -1,29 +1,30 @@
-"""Too high later: the loss falls fast, then jitters on one level while the rate is still high (the purple curve)."""
+"""Too high later: falls fast, then stays on one level with its noise, far above where a lower rate would bring it."""
 
-from lrkit.doctor.curve import Curve, advised
+import numpy as np
+
+from lrkit.doctor.curve import Curve
 from lrkit.doctor.finding import Finding
+from lrkit.doctor.odds import Odds
+from lrkit.doctor.rate import changed, compared, confidence
+from lrkit.doctor.too_high_at_start import harmed_at_once
 
 
-def too_high_later(curve: Curve) -> Finding | None:
-    """Most of the drop in the first tenth, then no trend but much jitter, under a rate that does not decay.
-
-    Under a decaying schedule a flat stretch at the high rate is by design (warmup–stable–decay), so nothing is said.
-    """
-    early = (curve.start - curve.at(0.12)) / max(curve.start - curve.end, 1e-3 * curve.drop)
-    falls, t = curve.trend(since=2 / 3)
-    fallen = curve.start - curve.end > max(6 * curve.noise, 4 * curve.spread)
-    if not fallen or curve.decays or early < 0.8 or t > 5 or (falls > 0.01 and t > 4) or curve.noise < 0.012 * curve.drop:
+def too_high_later(curve: Curve, odds: Odds) -> Finding | None:
+    """Where the odds say too high of a run that began well: since when it is flat is where the rate is to be lowered."""
+    if odds.word != "too high" or harmed_at_once(curve):
         return None
-    flat = next(i for i, loss in enumerate(curve.loss) if loss < curve.start - 0.8 * curve.drop)
-    since = int(curve.steps[flat])
+    made = (curve.start - np.minimum.accumulate(curve.loss)) / curve.drop
+    flat = int(np.argmax(made >= 0.9))
+    since = int(curve.steps[flat]) if flat else curve.first
+    share = (since - curve.first) / max(1, curve.last - curve.first)
+    sure, counter = confidence(curve, odds)
     return Finding(
-        "too_high_later", "the loss falls fast, then jitters on one level: the rate is too high for what is left to learn", 0.8,
+        "too_high_later",
+        "the loss falls fast at first, then only jitters on one level: there the rate is probably too high", sure,
         (since, curve.last),
-        (
-            f"{early:.0%} of the drop is made in the first tenth, {max(falls, 0):.1%} of it in the last third",
-            f"neighbouring blocks differ by {curve.noise / curve.drop:.1%} of the drop",
-        ),
-        ("a floor looks alike on the loss alone; a short branch at a tenth of the rate tells them apart",),
-        f"{advised(curve, 1 / 3)} and go back to step {since}, or let the rate decay from there on",
-        "the loss falls below its plateau within a tenth of the run", factor=1 / 3, restart=since,
+        (f"90% of the fall came in the first {max(share, 0.01):.0%}; then it stays between "
+         f"{np.quantile(curve.loss[flat:], 0.1):.4g} and {np.quantile(curve.loss[flat:], 0.9):.4g}", *compared(curve, odds)),
+        (*counter, "the model may have reached its limit: a short branch at the lower rate (lrkit.probe) tells"),
+        f"{changed(curve, odds)} and go back to step {since}, or let the rate decay from there on",
+        "the loss falls below its plateau within a tenth of the run", factor=odds.factor, restart=since,
     )  # fmt: skip

@@ -1,31 +1,28 @@
 """Too low: slow all along; at the end the loss still falls as if there were far to go (the yellow curve)."""
 
-from lrkit.doctor.curve import Curve, advised
+import numpy as np
+
+from lrkit.doctor.curve import Curve
 from lrkit.doctor.finding import Finding
+from lrkit.doctor.odds import Odds
+from lrkit.doctor.rate import changed, compared, confidence
 
-_CONSTANT, _DECAYING = 0.05, 0.13  # of the drop, made in the last third of the way
 
-
-def too_low(curve: Curve) -> Finding | None:
-    """The last third of the way (in summed rate, while it is high) still makes a good share of the drop, and nothing ever rose.
-
-    A run whose rate decays has its last stretch still to come then, so there the share has to be larger.
-    """
-    falls, t = curve.trend(since=2 / 3)
-    height, _ = curve.rise()
-    limit = _DECAYING if curve.decays else _CONSTANT
-    if falls < limit or t < 5 or curve.noise > 0.1 * curve.drop or height > max(0.1 * curve.drop, 4 * curve.noise):
+def too_low(curve: Curve, odds: Odds) -> Finding | None:
+    """Where the odds say so: what the second half still makes, and when the first half of the drop was made."""
+    if odds.word != "too low":
         return None
-    # A third of the drop in a third of the way, and not much at first: the rate has hardly begun to matter.
-    slow_at_first = curve.start - curve.at(0.12) < 0.25 * curve.drop
-    factor = 10.0 if falls > 0.25 and slow_at_first else 3.0
-    first, last = curve.stretch(since=2 / 3)
-    when = f"when its rate begins to fall, at step {last}" if curve.decays else "at the end"
+    half = len(curve.loss) // 2
+    made = (curve.start - np.minimum.accumulate(curve.loss)) / curve.drop
+    late = float(made[-1] - made[half])
+    when = (curve.steps[int(np.argmax(made >= 0.5))] - curve.first) / max(1, curve.last - curve.first)
+    sure, counter = confidence(curve, odds)
     return Finding(
-        "too_low", f"the loss falls slowly all along and is still falling {when}: the rate is too low",
-        0.95 if falls > 2 * limit or (not curve.decays and falls > 0.1) else 0.65, (first, last),
-        (f"steps {first}–{last} still make {falls:.0%} of the whole drop",),
-        ("a longer run at this rate would get there too",),
-        f"{advised(curve, factor)} and restart",
-        "the new run reaches this run's last loss in less than half the updates", factor=factor, restart=curve.first,
+        "too_low", "the loss was still on its way when the run ended: a higher rate would probably have brought it lower", sure,
+        (int(curve.steps[half]), curve.last),
+        (f"half of the whole fall took {when:.0%} of the steps; {late:.0%} of it came in the second half of the run",
+         *compared(curve, odds)),
+        (*counter, "a longer run at this rate would get there too"),
+        f"{changed(curve, odds)} and restart",
+        "the new run reaches this run's last loss in less than half the updates", factor=odds.factor, restart=curve.first,
     )  # fmt: skip

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from lrkit.figures.style import BLUE, GREEN, INK, ORANGE, PALETTE, axes_or_new, styled
+from lrkit.figures.style import BLUE, GREEN, INK, ORANGE, PALETTE, YELLOW, axes_or_new, styled
 
 Array = NDArray[np.float64]
 _POINTS = 1200  # more than a screen shows
@@ -37,7 +37,7 @@ def thin(x: Array, y: Array, limit: int = _POINTS) -> tuple[Array, Array]:
 def positive_spread(y: Array) -> bool:
     """Whether a logarithmic axis suits these values: all positive, and more than a factor of 20 apart."""
     y = y[np.isfinite(y)]
-    return bool(len(y) and y.min() > 0 and y.max() > 20 * y.min())
+    return bool(len(y) and y.min() > 0 and y.max() / 20 > y.min())
 
 
 @styled
@@ -83,6 +83,31 @@ def curves(
 def window(ax: Axes, start: float, stop: float) -> None:
     """Shade a stretch of steps: here is what the finding is about."""
     ax.axvspan(start, stop, color=ORANGE, alpha=0.15, lw=0)
+
+
+@styled
+def named_window(ax: Axes, start: float, stop: float, name: str = "") -> None:
+    """Shade a stretch of steps in a colour that no curve has, and name it above the picture, where no curve runs.
+
+    Args:
+        ax: Axes whose curves are drawn already, on a linear x axis.
+        start: First step; the stretch may be a single one.
+        stop: Last step.
+        name: What to write.
+    """
+    low, high = ax.get_xlim()
+    start, stop = min(max(start, low), high), max(min(stop, high), low)
+    ax.axvspan(start, stop, color=YELLOW, alpha=0.2, lw=0)
+    for edge in (start, stop):
+        ax.axvline(edge, color=YELLOW, lw=1)
+    ax.set_xlim(low, high)
+    middle = ((start + stop) / 2 - low) / ((high - low) or 1.0)
+    side = "left" if middle < 0.3 else "right" if middle > 0.7 else "center"
+    at = {"left": start, "right": stop, "center": (start + stop) / 2}[side]
+    ax.annotate(
+        name, (at, 1), (0, 3), xycoords=ax.get_xaxis_transform(), textcoords="offset points", ha=side, va="bottom",
+        fontsize=9, fontweight="bold",
+    )  # fmt: skip
 
 
 @styled

@@ -71,6 +71,11 @@ def watch(
         raise InputError(f"watch({came}): needs a torch module and its optimizer, in this order.")
     every = whole("watch", "every", every, what="a whole number of updates")
     about = {"optimizer": type(optimizer).__name__, "parameters": sum(p.numel() for p in model.parameters())}
+    group = optimizer.param_groups[0]
+    if isinstance(group.get("momentum"), float):
+        about["momentum"] = group["momentum"]
+    if isinstance(betas := group.get("betas"), tuple) and all(isinstance(beta, float) for beta in betas):
+        about["betas"] = list(betas)
     return Watch(model, optimizer, path, every, about | (meta or {}))
 
 

@@ -12,24 +12,25 @@ from html import escape
 from pathlib import Path
 
 from lrkit.doctor.diagnosis import Diagnosis, diagnose
-from lrkit.doctor.finding import Finding
 from lrkit.errors import FileError, InputError, nearest_folder, reason
 from lrkit.figures.style import CSS_DARK, CSS_LIGHT, figure_of, new_figure, to_svg
 from lrkit.finder.suggestion import Suggestion
-from lrkit.reporting.panels import compare, loss_and_rate
+from lrkit.reporting.panels import compare
+from lrkit.reporting.sections import CSS_SECTION, contents, diagnosis_section, row
+from lrkit.reporting.verdict import printable
 from lrkit.run import Run
 from lrkit.schedules.base import Schedule
 
 Item = Run | Suggestion | Diagnosis | Schedule | Sequence[Run]
 
 _CSS = """
-:root{color-scheme:light dark;%s--soft:#f6f8fa;--quiet:#57606a;--good:#1a7f37;--bad:#b35900}
-@media(prefers-color-scheme:dark){:root{%s--soft:#161b22;--quiet:#9198a1;--good:#3fb950;--bad:#ff9d5c}}
+:root{color-scheme:light dark;%s--soft:#f6f8fa;--quiet:#57606a;--good:#1a7f37;--low:#0072b2;--bad:#b35900;--lost:#cf222e}
+@media(prefers-color-scheme:dark){:root{%s--soft:#161b22;--quiet:#9198a1;--good:#3fb950;--low:#58a6ff;--bad:#ff9d5c;--lost:#ff7b72}}
 *{box-sizing:border-box}
 body{margin:0 auto;max-width:76rem;padding:1.5rem 1rem 3rem;background:var(--paper);color:var(--ink);
 font:16px/1.5 system-ui,sans-serif}
 h1{font-size:1.6rem;margin:.2rem 0 .4rem}h2{font-size:1.2rem;margin:2.2rem 0 .6rem;border-bottom:1px solid var(--grid);
-padding-bottom:.25rem}h3{font-size:1rem;margin:0 0 .3rem}p{margin:.3rem 0}.quiet{color:var(--quiet)}
+padding-bottom:.25rem}h3{font-size:1rem;margin:0 0 .3rem}h1,h2{overflow-wrap:anywhere}p{margin:.3rem 0}.quiet{color:var(--quiet)}
 section>.row{display:grid;grid-template-columns:minmax(0,3fr) minmax(0,2fr);gap:1.2rem;align-items:start}
 figure{margin:0}section>figure{max-width:54rem}
 figure svg{width:100%%;height:auto;display:block}svg text{font-family:system-ui,sans-serif}
@@ -40,8 +41,8 @@ overflow-wrap:anywhere}
 .scroll{overflow-x:auto}table{border-collapse:collapse;margin:.6rem 0}td,th{text-align:left;padding:.25rem .9rem .25rem 0;
 border-bottom:1px solid var(--grid)}td.n,th.n{text-align:right}code{font-family:ui-monospace,monospace;font-size:.9em}
 dl{display:grid;grid-template-columns:auto 1fr;gap:.1rem .8rem;margin:.4rem 0}dt{color:var(--quiet)}dd{margin:0}
-@media(max-width:46rem){section>.row{grid-template-columns:minmax(0,1fr)}}
-""" % (CSS_LIGHT, CSS_DARK)  # noqa: UP031  (braces are CSS's own)
+%s@media(max-width:46rem){section>.row{grid-template-columns:minmax(0,1fr)}}
+""" % (CSS_LIGHT, CSS_DARK, CSS_SECTION)  # noqa: UP031  (braces are CSS's own)
 
 
 _MARK = '<meta name="generator" content="lrkit">'
@@ -75,14 +76,22 @@ def report(
     items = subject if isinstance(subject, Mapping) and not isinstance(subject, Run) else {_heading(subject): subject}
     if not items:
         raise InputError("report(subject): there is nothing to show. Pass a Run, Suggestion, Diagnosis or Schedule.")
-    body = "".join(f"<section><h2>{escape(heading)}</h2>{_section(heading, item)}</section>" for heading, item in items.items())
+    items = {printable(heading): diagnose(item) if isinstance(item, Run) else item for heading, item in items.items()}
+    body = "".join(
+        f'<section id="s{number}"><h2>{escape(heading)}</h2>{_section(heading, item)}</section>'
+        for number, (heading, item) in enumerate(items.items())
+    )
+    # A page that brings a table of its own needs no second one of the same runs.
+    listed = (
+        "" if table else contents({heading: item for heading, item in items.items() if isinstance(item, Diagnosis)}, list(items))
+    )
     lead = f"<p>{escape(summary)}</p>" if summary else ""
     page = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f'{_MARK}<meta name="viewport" content="width=device-width,initial-scale=1"><style>{_CSS}</style></head>'
-        f"<body><h1>{escape(title)}</h1>{lead}{_table(table)}{body}</body></html>\n"
+        f"<body><h1>{escape(title)}</h1>{lead}{_table(table)}{listed}{body}</body></html>\n"
     )
-    return write_whole(free_for_report(path), page.encode())
+    return write_whole(free_for_report(path), page.encode(errors="replace"))
 
 
 def free_for_report(place: str | Path) -> Path:
@@ -143,10 +152,8 @@ def _section(heading: str, item: Item) -> str:
         return _suggestion(item)
     if isinstance(item, Schedule):
         return _schedule(item)
-    if isinstance(item, Run):
-        return _diagnosis(heading, diagnose(item))
     if isinstance(item, Diagnosis):
-        return _diagnosis(heading, item)
+        return diagnosis_section(heading, item)
     if isinstance(item, list | tuple) and item and all(isinstance(run, Run) for run in item):
         return f"<figure>{to_svg(compare(item), f'{heading}: loss and rate')}</figure>"
     kinds = "a Run, Suggestion, Diagnosis, Schedule (resolve a Template first) or a list of Runs; name several in a mapping"
@@ -156,10 +163,6 @@ def _section(heading: str, item: Item) -> str:
 def _kind(item: object) -> str:
     inside = ", ".join(sorted({type(one).__name__ for one in item})) if isinstance(item, list | tuple) else ""
     return f"a {type(item).__name__} of {inside or 'nothing'}" if isinstance(item, list | tuple) else f"a {type(item).__name__}"
-
-
-def _row(figure: str, text: str) -> str:
-    return f'<div class="row"><figure>{figure}</figure><div>{text}</div></div>'
 
 
 def _suggestion(suggestion: Suggestion) -> str:
@@ -175,7 +178,7 @@ def _suggestion(suggestion: Suggestion) -> str:
     head = f"rate {suggestion.lr:.3g}" if suggestion.found else f"no rate found; it stays {suggestion.lr:.3g}"
     figure = new_figure(height=3.4)
     suggestion.plot(figure.axes[0])
-    return _row(
+    return row(
         to_svg(figure, str(suggestion)),
         f'<div class="card {kind}"><p class="big">{escape(head)}</p><dl>{rows}</dl></div>',
     )
@@ -184,41 +187,7 @@ def _suggestion(suggestion: Suggestion) -> str:
 def _schedule(schedule: Schedule) -> str:
     length = "no end" if schedule.steps is None else f"{schedule.steps} updates"
     text = f'<div class="card"><p><code>{escape(str(schedule))}</code></p><p class="quiet">{length}</p></div>'
-    return _row(to_svg(figure_of(schedule.plot()), str(schedule)), text)
-
-
-def _diagnosis(heading: str, diagnosis: Diagnosis) -> str:
-    figure = loss_and_rate(diagnosis.run, diagnosis.findings[0].window if diagnosis.findings else None)
-    cards = "".join(_card(finding) for finding in diagnosis.findings)
-    if diagnosis.healthy:
-        cards = f'<div class="card good"><h3>healthy</h3><p>{escape(diagnosis.well)}</p></div>'
-    if diagnosis.missing:
-        cards += f'<p class="quiet">Not in the log: {escape(", ".join(diagnosis.missing))}.</p>'
-    return _row(to_svg(figure, f"{heading}: loss and rate over the steps"), cards + _events(diagnosis.run))
-
-
-def _events(run: Run) -> str:
-    """What controllers did, as a watch remembers it."""
-    events = [one for one in run.meta.get("events", ()) if isinstance(one, Mapping) and {"step", "by", "what"} <= one.keys()]
-    lines = (
-        f"<li>step {escape(str(one['step']))}, {escape(str(one['by']))}: {escape(str(one['what']))}"
-        f"{' (undone)' if one.get('undone') else ''}</li>"
-        for one in events
-    )
-    return f'<div class="card"><h3>events</h3><ul>{"".join(lines)}</ul></div>' if events else ""
-
-
-def _card(finding: Finding) -> str:
-    tag = f'<span class="tag">{finding.sure}, {finding.confidence:.0%}</span>' if finding.accuses else ""
-    listed = "".join(f"<li>{escape(line)}</li>" for line in finding.evidence)
-    listed += "".join(f'<li class="quiet">against: {escape(line)}</li>' for line in finding.counter)
-    return (
-        f'<div class="card bad">{tag}'
-        f"<h3>{escape(finding.code.replace('_', ' '))}</h3><p>{escape(finding.sentence)}</p><ul>{listed}</ul>"
-        f"<p><b>Do:</b> {escape(finding.advice)}.</p>"
-        f'<p class="quiet">Verify: {escape(finding.verify)}.</p>'
-        f'<p class="quiet">Seen in steps {finding.window[0]}–{finding.window[1]}.</p></div>'
-    )
+    return row(to_svg(figure_of(schedule.plot()), str(schedule)), text)
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

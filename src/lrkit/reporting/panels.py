@@ -5,13 +5,19 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from lrkit.figures.charts import curves, window
+from lrkit.figures.charts import curves, named_window
 from lrkit.figures.style import GREEN, PALETTE, new_figure
 from lrkit.run import Run
 
 
-def loss_and_rate(run: Run, shaded: tuple[int, int] | None = None) -> Figure:
-    """The loss (raw, smoothed, validation) and the rate of one run, with the stretch that a finding is about shaded."""
+def loss_and_rate(run: Run, shaded: tuple[int, int] | None = None, name: str = "") -> Figure:
+    """The loss (raw, smoothed, validation) and the rate of one run, with the stretch that a finding is about shaded.
+
+    Args:
+        run: Needs `loss`; `lr` and `val_loss` are drawn where they are there.
+        shaded: First and last step of the stretch.
+        name: What to call it in the picture.
+    """
     known = "lr" in run and bool(np.isfinite(run["lr"]).any())
     figure = new_figure(height=3.6 if known else 2.8, rows=2 if known else 1, sharex=True)
     top = figure.axes[0]
@@ -19,12 +25,20 @@ def loss_and_rate(run: Run, shaded: tuple[int, int] | None = None) -> Figure:
         run.plot(top)
     else:
         top.text(0.5, 0.5, "no finite loss", transform=top.transAxes, ha="center")
+    if len(run) > 1 and run["step"][-1] > run["step"][0]:  # also where the loss is lost before the end
+        margin = 0.03 * (run["step"][-1] - run["step"][0])
+        top.set_xlim(run["step"][0] - margin, run["step"][-1] + margin)
     if shaded is not None:
-        window(top, *shaded)
+        named_window(top, *shaded, name)
     if known:
+        gridspec = top.get_gridspec()
+        assert gridspec is not None, "axes of new_figure lie on a grid"
+        gridspec.set_height_ratios([2, 1])
         curves({"rate": run.observed("lr")}, figure.axes[1], ylabel="learning rate", log_y=False, colors={"rate": GREEN})
         figure.axes[1].set_ylim(bottom=0)
         top.set_xlabel("")
+        if shaded is not None:
+            named_window(figure.axes[1], *shaded)
     return figure
 
 

@@ -9,6 +9,7 @@ from itertools import pairwise
 
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))  # bit of each dot, by row and column
 _BLANK = 0x2800
+_BARS = "▁▂▃▄▅▆▇█"
 
 
 def draw(
@@ -41,22 +42,72 @@ def draw(
     points = [(a, math.log10(b)) for a, b in points] if log else points
     first, last = points[0][0], points[-1][0]
     low, high = min(b for _, b in points), max(b for _, b in points)
-    across, up = (2 * width - 1) / ((last - first) or 1.0), (4 * height - 1) / ((high - low) or 1.0)
-    dots = [(round((a - first) * across), round((high - b) * up)) for a, b in points]
-    cells = [[0] * width for _ in range(height)]
-    for column, row in _joined(dots):
-        cells[row // 4][column // 2] |= _DOTS[row % 4][column % 2]
+    lines = braille(points, width, height, (first, last), (low, high))
     top, bottom = (_label(10**v if log else v) for v in (high, low))
     margin = max(len(top), len(bottom))
     names = [top, *[""] * (height - 2), bottom]
-    out = [f"{name:>{margin}} │{''.join(chr(_BLANK + c) for c in line)}" for name, line in zip(names, cells, strict=True)]
+    out = [f"{name:>{margin}} │{line}" for name, line in zip(names, lines, strict=True)]
     out.append(f"{'':>{margin}} └{'─' * width}")
     if mark:
-        at = {min(width - 1, max(0, int((position - first) * across / 2))) for position in mark}
+        at = {column(position, first, last, width) for position in mark}
         out.append(f"{'':>{margin}}  {''.join('▲' if i in at else ' ' for i in range(width)).rstrip()}")
     left = _place(first)
     out.append(f"{'':>{margin}}  {left}{_place(last):>{width - len(left)}}")
     return "\n".join(out)
+
+
+def braille(
+    points: Sequence[tuple[float, float]],
+    width: int,
+    height: int,
+    x: tuple[float, float],
+    y: tuple[float, float],
+    joined: bool = True,
+) -> list[str]:
+    """Lines of Braille characters, all of one width.
+
+    Args:
+        points: (x, y) each, finite; those outside are left out.
+        width: Characters.
+        height: Lines.
+        x: First and last x of the picture.
+        y: Lowest and highest y of the picture.
+        joined: Whether neighbours are joined by a line.
+
+    Returns:
+        Its lines, the highest first.
+
+    Examples:
+        >>> braille([(0, 0), (1, 0)], 3, 1, (0, 1), (0, 1), joined=False)
+        ['⡀⠀⢀']
+    """
+    across, up = (2 * width - 1) / ((x[1] - x[0]) or 1.0), (4 * height - 1) / ((y[1] - y[0]) or 1.0)
+    dots = [(round((a - x[0]) * across), round((y[1] - b) * up)) for a, b in points if x[0] <= a <= x[1] and y[0] <= b <= y[1]]
+    cells = [[0] * width for _ in range(height)]
+    for across_at, row in _joined(dots) if joined else dots:
+        cells[row // 4][across_at // 2] |= _DOTS[row % 4][across_at % 2]
+    return ["".join(chr(_BLANK + cell) for cell in line) for line in cells]
+
+
+def column(position: float, first: float, last: float, width: int) -> int:
+    """The character, counted from 0, that shows this x in a picture from `first` to `last`."""
+    return min(width - 1, max(0, int((position - first) * (2 * width - 1) / ((last - first) or 1.0) / 2)))
+
+
+def spark(values: Sequence[float], low: float, high: float) -> str:
+    """A character a value, from the lowest bar to the full one; a value that is not finite leaves a gap.
+
+    Args:
+        values: One a character.
+        low: Value of the lowest bar.
+        high: Value of a full one; where it equals `low`, every bar is full.
+
+    Examples:
+        >>> spark([0, 0.5, 1, float("nan"), 1], 0, 1)
+        '▁▅█ █'
+    """
+    share = [(value - low) / (high - low) if high > low else 1.0 for value in values]
+    return "".join(_BARS[min(7, max(0, int(one * 8)))] if math.isfinite(one) else " " for one in share)
 
 
 def _joined(dots: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
