@@ -3,9 +3,11 @@
 import copy
 import json
 import math
+import os
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -662,6 +664,7 @@ from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distrib
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from lrkit import clip
 from lrkit.errors import StateError
+from together import leave
 
 rank, place, out = int(sys.argv[1]), sys.argv[2], {}
 dist.init_process_group("gloo", init_method=f"file://{place}/store", rank=rank, world_size=2)
@@ -728,8 +731,9 @@ with warnings.catch_warnings():
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         model(torch.ones(2, 3)).sum().backward()
         out[f"fsdp1 {original}"] = refusal(lambda: clip.apply(optimizer, RULES[0]))
-json.dump(out, open(f"{place}/{rank}.json", "w"))
-dist.destroy_process_group()
+with open(f"{place}/{rank}.json", "w") as file:
+    json.dump(out, file)
+leave()
 """
 
 
@@ -739,7 +743,9 @@ def seen(tmp_path_factory):
     place = tmp_path_factory.mktemp("ranks")
     said = [(place / f"said{rank}").open("w+") for rank in range(2)]
     commands = [[sys.executable, "-c", JOB, str(rank), str(place)] for rank in range(2)]
-    ranks = [subprocess.Popen(one, stdout=out, stderr=subprocess.STDOUT) for one, out in zip(commands, said, strict=True)]
+    shared = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    given = {"stderr": subprocess.STDOUT, "env": shared}
+    ranks = [subprocess.Popen(one, stdout=out, **given) for one, out in zip(commands, said, strict=True)]
     try:
         codes = [rank.wait(timeout=120) for rank in ranks]
     finally:

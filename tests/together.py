@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import NoReturn
 
 # -- a rank ---------------------------------------------------------------------------------------------------------------
 
@@ -34,7 +35,22 @@ def go_through(out: Path, scenarios: dict[str, Callable[[], dict]], names: Seque
         except errors:
             results[name] = {"error": traceback.format_exc()}
     (out / f"rank{dist.get_rank()}.json").write_text(json.dumps(results))
-    dist.destroy_process_group()
+    leave()
+
+
+def leave() -> NoReturn:
+    """End this process, all of it done: leave the world, then go without the interpreter's own end.
+
+    gloo's threads can outlive the group while a model still holds it, and abort a process whose interpreter is ending
+    (pytorch/pytorch#179291).
+    """
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.destroy_process_group()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 # -- the tests ------------------------------------------------------------------------------------------------------------

@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from integrations.plain import BATCH, BETWEEN, EPOCH, TEXT, UPDATES, Told, dataset, leave, loss_of, net, optimizer_of
+from integrations.plain import BATCH, BETWEEN, EPOCH, TEXT, UPDATES, Told, dataset, loss_of, net, optimizer_of
 from lrkit.integrations import as_torch
 from lrkit.integrations.accelerate import attach
+from together import leave
 
 GIVEN = {"lr": TEXT, "weight_decay": BETWEEN, "total": UPDATES}
 warnings.filterwarnings("ignore", module="torch.utils.data")

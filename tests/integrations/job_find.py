@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from integrations.plain import leave
+from together import leave
 
 
 def with_accelerate():

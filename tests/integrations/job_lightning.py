@@ -10,8 +10,9 @@ from pathlib import Path
 import lightning.pytorch as pl
 import torch
 
-from integrations.plain import BATCH, BETWEEN, TEXT, Told, dataset, leave, loss_of, net, optimizer_of
+from integrations.plain import BATCH, BETWEEN, TEXT, Told, dataset, loss_of, net, optimizer_of
 from lrkit.integrations.lightning import Schedules, scheduled
+from together import leave
 
 GIVEN = {"lr": TEXT, "weight_decay": BETWEEN}
 warnings.filterwarnings("ignore", module="lightning")

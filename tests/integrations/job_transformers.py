@@ -10,8 +10,9 @@ import transformers
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from integrations.plain import BATCH, BETWEEN, TEXT, Told, dataset, leave, net, optimizer_of
+from integrations.plain import BATCH, BETWEEN, TEXT, Told, dataset, net, optimizer_of
 from lrkit.integrations.transformers import Schedules
+from together import leave
 
 GIVEN = {"lr": TEXT, "weight_decay": BETWEEN}
 transformers.logging.set_verbosity_error()

@@ -138,12 +138,6 @@ def finish(*processes, expect=0):
     return said
 
 
-def leave():
-    """End this process's part in the world: gloo's threads that still run at exit can abort a process that did all right."""
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-
-
 def world(program, folder, size, *arguments):
     """A program in several processes that form a torch.distributed world."""
     port = free_port()
