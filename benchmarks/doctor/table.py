@@ -1,6 +1,6 @@
 """What the doctor is worth, beside its peers: the whole of `lrkit.diagnose`, fitted without the problem that is judged.
 
-``python benchmarks/doctor/table.py`` prints every figure (about eight minutes on one core) and writes them to
+``python benchmarks/doctor/table.py`` prints every figure (two to eight minutes on one core) and writes them to
 ``runs/benchmarks/doctor.json``. Needs the logs that LRKIT_LOGS names (../shared/logs without it) for DeepOBS and AlgoPerf; the
 own sweeps lie beside this file. Repeated seeds of one rate weigh as one.
 """

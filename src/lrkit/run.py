@@ -28,7 +28,7 @@ Array = NDArray[np.float64]
 Row = dict[str, float]
 FILE_NAME = "run.jsonl"
 _RESERVED = ("meta", "lrkit_run")
-_VERSION = 1
+VERSION = 1  # of the file's format
 MOST_CELLS = 50_000_000  # 400 MB of numbers
 _CHUNK = 20_000
 
@@ -209,7 +209,7 @@ class Run(Mapping[str, Array]):
                 entry = json.loads(line)
                 if not isinstance(entry, dict) or ("lrkit_run" in entry) != (number == 1):
                     raise ValueError("not a line of one lrkit run")
-                if entry.get("lrkit_run", _VERSION) != _VERSION:
+                if entry.get("lrkit_run", VERSION) != VERSION:
                     raise FileError(f"{call}: written by a newer lrkit (format {entry['lrkit_run']}). Upgrade lrkit to read it.")
                 if isinstance(entry.get("meta"), dict):
                     meta.update(entry["meta"])
@@ -281,7 +281,7 @@ def _ascending(lines: list[str]) -> tuple[dict[str, Array], dict[str, Any]] | No
             if heads != [0] * (start == 0) or len(entries) != len(lines[start : start + _CHUNK]) or len(own) > 1000:
                 return None
             for entry in told:
-                if entry.get("lrkit_run", _VERSION) != _VERSION or _went_back(entry["meta"]) < math.inf:
+                if entry.get("lrkit_run", VERSION) != VERSION or _went_back(entry["meta"]) < math.inf:
                     return None
                 meta.update(entry["meta"])
                 names |= dict.fromkeys(map(str, entry.get("columns", ())))
@@ -325,7 +325,7 @@ class Writer:
 
     def __init__(self, path: str | Path, meta: Mapping[str, Any] | None = None, columns: Iterable[str] = ("step",)) -> None:
         self.path = Path(path) if Path(path).suffix == ".jsonl" else Path(path) / FILE_NAME
-        self._header = _json({"lrkit_run": _VERSION, "columns": list(columns), "meta": dict(meta or {})})
+        self._header = _json({"lrkit_run": VERSION, "columns": list(columns), "meta": dict(meta or {})})
         self._file: IO[str] | None = None
         try:
             taken = self.path.exists()

@@ -76,7 +76,7 @@ def test_evidence_marks_diverged_runs_and_the_choice():
 def test_a_named_stretch_stays_within_the_picture(start, stop):
     ax = charts.curves({"loss": (X, np.exp(-X))})
     before = ax.get_xlim()
-    charts.named_window(ax, start, stop, "1 too high later")
+    charts.window(ax, start, stop, "1 too high later")
     assert ax.get_xlim() == before
     assert ">1 too high later</text>" in style.to_svg(style.figure_of(ax), "a curve")
     figure = style.figure_of(ax)

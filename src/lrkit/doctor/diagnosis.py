@@ -101,7 +101,7 @@ class Diagnosis:
 
         ax = self.run.plot(ax)
         if 0 <= finding < len(self.findings):
-            window(ax, *self.findings[finding].window)
+            window(ax, *self.findings[finding].window, self.findings[finding].title)
         return ax
 
     def _repr_html_(self) -> str:

@@ -38,6 +38,11 @@ class Finding:
     restart: int | None = None
 
     @property
+    def title(self) -> str:
+        """The illness in words a person reads: ``too high later``."""
+        return self.code.replace("_", " ")
+
+    @property
     def sure(self) -> str:
         """The confidence in a word: certain, likely or possible."""
         return "certain" if self.confidence >= 0.95 else "likely" if self.confidence >= 0.6 else "possible"

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from lrkit.figures.style import BLUE, GREEN, INK, ORANGE, PALETTE, YELLOW, axes_or_new, styled
+from lrkit.figures.style import BLUE, GREEN, INK, PALETTE, YELLOW, axes_or_new, styled
 
 Array = NDArray[np.float64]
 _POINTS = 1200  # more than a screen shows
@@ -80,13 +80,8 @@ def curves(
     return ax
 
 
-def window(ax: Axes, start: float, stop: float) -> None:
-    """Shade a stretch of steps: here is what the finding is about."""
-    ax.axvspan(start, stop, color=ORANGE, alpha=0.15, lw=0)
-
-
 @styled
-def named_window(ax: Axes, start: float, stop: float, name: str = "") -> None:
+def window(ax: Axes, start: float, stop: float, name: str = "") -> None:
     """Shade a stretch of steps in a colour that no curve has, and name it above the picture, where no curve runs.
 
     Args:
@@ -97,9 +92,7 @@ def named_window(ax: Axes, start: float, stop: float, name: str = "") -> None:
     """
     low, high = ax.get_xlim()
     start, stop = min(max(start, low), high), max(min(stop, high), low)
-    ax.axvspan(start, stop, color=YELLOW, alpha=0.2, lw=0)
-    for edge in (start, stop):
-        ax.axvline(edge, color=YELLOW, lw=1)
+    ax.axvspan(start, stop, facecolor=(YELLOW, 0.2), edgecolor=YELLOW, lw=1)
     ax.set_xlim(low, high)
     middle = ((start + stop) / 2 - low) / ((high - low) or 1.0)
     side = "left" if middle < 0.3 else "right" if middle > 0.7 else "center"

@@ -103,7 +103,7 @@ class Probe:
         updates = np.arange(self.steps, dtype=float)
         lines = {f"{arm.factor:g} ×": (updates, np.array(arm.curve)) for arm in self.arms}
         ax = curves(lines, ax, xlabel="update", ylabel="loss − loss at the present rate", log_y=False)
-        window(ax, self.steps - _cool_down(self.steps), self.steps)
+        window(ax, self.steps - _cool_down(self.steps), self.steps, "cool-down")
         return ax
 
     def __str__(self) -> str:

@@ -6,9 +6,7 @@ import numpy as np
 
 from lrkit.logs.grid import blocks, grid_of_lines, separators
 from lrkit.logs.source import Source
-from lrkit.run import Run
-
-_VERSION = 1
+from lrkit.run import VERSION, Run
 
 
 def lrkit_run(source: Source) -> list[Run] | None:
@@ -26,7 +24,7 @@ def _regular(text: str) -> Run | None:
         told = json.loads(header)
     except (ValueError, RecursionError):
         return None
-    if first is None or told.get("lrkit_run") != _VERSION or "step" not in first[0] or not body.endswith("\n"):
+    if first is None or told.get("lrkit_run") != VERSION or "step" not in first[0] or not body.endswith("\n"):
         return None
     meta, columns = told.get("meta"), told.get("columns", [])
     if not isinstance(meta, dict) or not isinstance(columns, list):

@@ -22,7 +22,6 @@ from lrkit.reporting.verdict import (
     percent,
     printable,
     probabilities,
-    title,
     tried,
     without_common_folder,
 )
@@ -51,7 +50,7 @@ def card(name: str, diagnosis: Diagnosis, width: int = 80, height: int = 24) -> 
     if diagnosis.missing:
         words += _wrapped(f"not in the log: {', '.join(map(printable, diagnosis.missing))}", width, 0, _QUIET)
     first = diagnosis.findings[0] if diagnosis.findings else None
-    mark = (*first.window, f"1 {title(first)}", COLOURS.get(family(first), "")) if first is not None else None
+    mark = (*first.window, f"1 {first.title}", COLOURS.get(family(first), "")) if first is not None else None
     room = max(4, min(9, height - len(head) - len(words) - 3))
     return [*head, *curve(diagnosis.run, width, room, mark), *words]
 
@@ -83,7 +82,7 @@ def overview(cases: Sequence[tuple[str, Diagnosis]], width: int = 80) -> list[Te
 
 def _accusation(diagnosis: Diagnosis) -> str:
     first = diagnosis.findings[0] if diagnosis.findings else None
-    return f"{title(first)}, {percent(first.confidence)}" if first is not None and first.accuses else ""
+    return f"{first.title}, {percent(first.confidence)}" if first is not None and first.accuses else ""
 
 
 def shorten(text: str, width: int) -> str:
@@ -140,7 +139,7 @@ def _bars(shares: dict[str, float], width: int) -> list[Text]:
 
 def _finding(number: int, finding: Finding, width: int) -> list[Text]:
     """Its title line, the sentence, and what speaks for and against it, what to do, how to see that it helped."""
-    head = Text(f"{number:<{_INDENT}}", style="bold").append(title(finding), f"bold {COLOURS.get(family(finding), '')}".strip())
+    head = Text(f"{number:<{_INDENT}}", style="bold").append(finding.title, f"bold {COLOURS.get(family(finding), '')}".strip())
     sure, seen = how_sure(finding), f"steps {finding.window[0]}–{finding.window[1]}"
     head.append(f"   {sure}" if sure else "", "not bold")
     if len(head) + 3 + len(seen) <= width:

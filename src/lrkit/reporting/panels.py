@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from lrkit.figures.charts import curves, named_window
+from lrkit.figures.charts import curves, window
 from lrkit.figures.style import GREEN, PALETTE, new_figure
 from lrkit.run import Run
 
@@ -29,7 +29,7 @@ def loss_and_rate(run: Run, shaded: tuple[int, int] | None = None, name: str = "
         margin = 0.03 * (run["step"][-1] - run["step"][0])
         top.set_xlim(run["step"][0] - margin, run["step"][-1] + margin)
     if shaded is not None:
-        named_window(top, *shaded, name)
+        window(top, *shaded, name)
     if known:
         gridspec = top.get_gridspec()
         assert gridspec is not None, "axes of new_figure lie on a grid"
@@ -38,7 +38,7 @@ def loss_and_rate(run: Run, shaded: tuple[int, int] | None = None, name: str = "
         figure.axes[1].set_ylim(bottom=0)
         top.set_xlabel("")
         if shaded is not None:
-            named_window(figure.axes[1], *shaded)
+            window(figure.axes[1], *shaded)
     return figure
 
 

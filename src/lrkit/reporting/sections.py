@@ -12,7 +12,7 @@ from lrkit.doctor.diagnosis import Diagnosis
 from lrkit.doctor.finding import Finding
 from lrkit.figures.style import to_svg
 from lrkit.reporting.panels import loss_and_rate
-from lrkit.reporting.verdict import facts, family, how_sure, percent, probabilities, title, tried
+from lrkit.reporting.verdict import facts, family, how_sure, percent, probabilities, tried
 from lrkit.run import Run
 
 _CLASSES = {"ok": "good", "too low": "low", "too high": "high", "diverged": "lost"}
@@ -73,7 +73,7 @@ def contents(diagnoses: Mapping[str, Diagnosis], headings: Sequence[str]) -> str
     lines = []
     for heading, diagnosis in diagnoses.items():
         first = diagnosis.findings[0] if diagnosis.findings else None
-        found = f"{title(first)}, {how_sure(first)}" if first is not None and first.accuses else ""
+        found = f"{first.title}, {how_sure(first)}" if first is not None and first.accuses else ""
         advised = tried(diagnosis)
         lines.append(
             f'<tr><td><a href="#s{headings.index(heading)}">{escape(heading)}</a></td>'
@@ -92,8 +92,8 @@ def _whole(text: str) -> str:
 def _figure(heading: str, run: Run, number: int = 0, finding: Finding | None = None) -> str:
     if finding is None:
         return to_svg(loss_and_rate(run), f"{heading}: loss and rate over the steps")
-    figure = loss_and_rate(run, finding.window, f"{number} {title(finding)}")
-    return to_svg(figure, f"{heading}: loss and rate over the steps, {title(finding)} in steps {_span(finding)}")
+    figure = loss_and_rate(run, finding.window, f"{number} {finding.title}")
+    return to_svg(figure, f"{heading}: loss and rate over the steps, {finding.title} in steps {_span(finding)}")
 
 
 def _verdict(diagnosis: Diagnosis) -> str:
@@ -127,7 +127,7 @@ def _card(number: int, finding: Finding) -> str:
     said += f'<dt>do</dt><dd class="do">{escape(finding.advice)}</dd><dt>verify</dt><dd>{escape(finding.verify)}</dd>'
     return (
         f'<div class="card {kind}"><span class="tag">{_whole(sure)}</span>'
-        f"<h3>{number}&ensp;{escape(title(finding))}<small>steps {_span(finding)}</small></h3>{bar}"
+        f"<h3>{number}&ensp;{escape(finding.title)}<small>steps {_span(finding)}</small></h3>{bar}"
         f'<p>{escape(finding.sentence)}</p><dl class="case">{said}</dl></div>'
     )
 

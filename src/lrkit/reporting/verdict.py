@@ -17,16 +17,6 @@ from lrkit.run import Run
 WORDS = ("too low", "ok", "too high", "diverged")  # as they lie on the axis of the rate
 
 
-def title(finding: Finding) -> str:
-    """The illness in words a person reads.
-
-    Examples:
-        >>> title(Finding("too_high_later", "", 0.8, (0, 9), (), (), "", ""))
-        'too high later'
-    """
-    return finding.code.replace("_", " ")
-
-
 def percent(share: float) -> str:
     """A probability without false certainty.
 
