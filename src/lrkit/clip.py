@@ -18,18 +18,11 @@ from torch import distributed as dist
 from torch.optim import Optimizer
 
 from lrkit.errors import InputError, StateError, real
+from lrkit.tally import Tally as Tally
+from lrkit.tally import Verdict as Verdict
+from lrkit.tally import remember
 
 _SMALL = 1e-12  # a size below it may have lost entries: in float32 their squares are 0
-
-
-class Verdict(NamedTuple):
-    """What a clip says of one update."""
-
-    finite: bool  # False: a gradient is not finite; skip the update
-    gains: float | list[Tensor]  # each gradient's factor; adaptive, if engaged: one tensor each, (rows, 1, …) or (), local rows
-    bound: float | None  # then every entry is clamped to ±bound, a complex one in its absolute value; None: nothing to clamp
-    size: float  # before: the norm; value: the largest |entry|; adaptive: the largest ‖gᵢ‖ / max(‖wᵢ‖, eps)
-    engaged: bool  # whether anything is changed by it
 
 
 class _Part(NamedTuple):
@@ -275,51 +268,9 @@ def apply(optimizer: Optimizer, rule: Clip, tally: Tally | None = None) -> Verdi
             _write(parameters, scaled)
     verdict = scaled._replace(size=scaled.size / factor, bound=None if scaled.bound is None else rule.limit)
     if tally is not None:
+        remember(optimizer, tally)
         tally.note(verdict)
     return verdict
-
-
-class Tally:
-    """What a clip has done so far. Gradients that are all zero are no update: torch's distributed checkpoints step with such."""
-
-    def __init__(self, rule: Clip) -> None:
-        self.rule = rule
-        self.updates = 0  # made, clipped or not
-        self.engaged = 0  # of these, clipped
-        self.skipped = 0  # not made, since a gradient was not finite
-        self.hardest: float | None = None  # the smallest factor, limit / size, of all that were clipped
-        self._sum = 0.0
-
-    def note(self, verdict: Verdict) -> None:
-        """Count one update."""
-        self.skipped += not verdict.finite
-        self.updates += verdict.finite and verdict.size > 0.0
-        if verdict.engaged:
-            factor = self.rule.limit / verdict.size
-            self.engaged, self._sum = self.engaged + 1, self._sum + factor
-            self.hardest = min(factor, self.hardest or factor)
-
-    @property
-    def share(self) -> float:
-        """engaged / updates; 0 before the first."""
-        return self.engaged / self.updates if self.updates else 0.0
-
-    @property
-    def mean(self) -> float | None:
-        """The mean factor, limit / size, of the updates that were clipped; None before the first."""
-        return self._sum / self.engaged if self.engaged else None
-
-    def as_dict(self) -> dict[str, str | int | float | None]:
-        """All of it, for a log."""
-        numbers = {"updates": self.updates, "engaged": self.engaged, "skipped": self.skipped, "share": self.share}
-        return {"rule": repr(self.rule), **numbers, "mean": self.mean, "hardest": self.hardest}
-
-    def __repr__(self) -> str:
-        text = f"{type(self.rule).__name__.lower()} {self.rule.limit}: engaged in {self.engaged} of {self.updates} updates"
-        if self.engaged:
-            text += f" ({100.0 * self.share:.3g} %), to {self.mean:.2g} on average, {self.hardest:.2g} at the hardest"
-        skipped = f"{self.skipped} update{'s' * (self.skipped != 1)} skipped (gradient not finite)"
-        return f"{text}; {skipped}" if self.skipped else text
 
 
 class Clipping:
@@ -327,6 +278,7 @@ class Clipping:
 
     def __init__(self, optimizer: Optimizer, rule: Clip) -> None:
         self.rule, self.tally, self._optimizer = rule, Tally(rule), optimizer
+        remember(optimizer, self.tally)
         self._judged: Verdict | None = None  # and the step is still to come
         self._dropped: list[tuple[Tensor, Tensor | None]] = []  # what has no gradient in this step, and the gradient
         self._skipped = torch.ones(())
@@ -337,6 +289,7 @@ class Clipping:
 
     def remove(self) -> None:
         """Clip no more."""
+        remember(self._optimizer, None)
         for handle in self._handles:
             handle.remove()
         self._unmark()

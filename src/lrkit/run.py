@@ -31,6 +31,7 @@ _RESERVED = ("meta", "lrkit_run")
 VERSION = 1  # of the file's format
 MOST_CELLS = 50_000_000  # 400 MB of numbers
 _CHUNK = 20_000
+_encode = json.JSONEncoder(allow_nan=False).encode
 
 
 class Run(Mapping[str, Array]):
@@ -335,8 +336,8 @@ class Writer:
         if taken:
             raise FileError(f"{str(self.path)!r} exists: a run is never written over. Choose another name, or move it.")
 
-    def start(self) -> None:
-        """Make the file, with its meta; the first row does so by itself.
+    def start(self) -> IO[str]:
+        """Make the file, with its meta, where it is not there yet; the first row does so by itself.
 
         Raises:
             FileError: If the file exists by now, or cannot be made.
@@ -348,14 +349,20 @@ class Writer:
             except OSError as error:
                 raise FileError(f"{str(self.path)!r} cannot be written: {reason(error)}. Choose another place.") from error
             self._file.write(self._header)
+        return self._file
 
     def append(self, row: Mapping[str, float]) -> None:
         """Add a row; a second one of the same step adds to the first."""
-        self._line({name: value if math.isfinite(value) else str(value) for name, value in row.items()})
+        try:
+            line = _encode(row) + "\n"  # nearly all rows are finite Python numbers
+        except (TypeError, ValueError):
+            line = _json({name: value if math.isfinite(value) else str(value) for name, value in row.items()})
+        self.start().write(line)
 
     def add_meta(self, **meta: Any) -> None:
         """Add what only became known later."""
-        self._line({"meta": meta})
+        line = _json({"meta": meta})
+        self.start().write(line)
 
     def flush(self) -> None:
         """Hand everything to the operating system."""
@@ -373,21 +380,13 @@ class Writer:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _line(self, entry: Mapping[str, Any]) -> None:
-        line = _json(entry)
-        self.start()
-        assert self._file is not None, "start makes it"
-        self._file.write(line)
-
 
 def _json(entry: Mapping[str, Any]) -> str:
     """One strict line of JSON; NumPy's numbers as Python's, what is not finite as a string."""
     try:
         return json.dumps(_clean(entry), allow_nan=False) + "\n"
     except (TypeError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"Run: the meta cannot be written as JSON: {error}. Use plain numbers, texts, lists and dicts."
-        ) from error
+        raise InputError(f"Run: the meta cannot be written as JSON: {error}. Use plain numbers, texts, lists, dicts.") from error
 
 
 def _clean(value: Any) -> Any:

@@ -77,6 +77,7 @@ def train(
     seed: int = 0,
     out: str | Path | None = None,
     *,
+    budget: float = 0.02,
     echo: Callable[[str], object] | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> Run:
@@ -90,12 +91,13 @@ def train(
         schedule: What drives the rate over the task's steps.
         seed: Of Python's, NumPy's and torch's generators, whose own states are put back afterwards.
         out: Folder for ``run.jsonl``, which must not hold one yet.
+        budget: Share of the time that gauges may take; see `watch`.
         echo: Called with a line an epoch: epoch, step, rate, mean loss.
         progress: Called with (updates done, updates in all).
 
     Returns:
-        The run: ``step, loss, lr, epoch, grad_norm, update_ratio``, and ``val_loss`` (and other ``val_…``) where the task
-        validates.
+        The run: ``step, loss, lr, epoch``, what the gauges of `watch` have read now and then, and ``val_loss`` (and other
+        ``val_…``) where the task validates.
 
     Raises:
         InputError: If there are no batches, the schedule cannot be resolved, or the untrained model's loss is not finite.
@@ -128,8 +130,8 @@ def train(
         attach(optimizer, lr=driven)
         base = float(optimizer.param_groups[0]["lrkit_base_lr"])
         meta = {"base_lr": base, "schedule": str(driven), "seed": seed, "steps": task.steps}
-        loop = updates(model, optimizer, task.loss, batches, task.steps, task.step)
-        with watch(model, optimizer, out, meta=meta) as w:
+        with watch(model, optimizer, out, loss=task.loss, budget=budget, meta=meta) as w:
+            loop = updates(model, optimizer, task.loss, batches, task.steps, task.step, lambda batch: w.record(batch=batch))
             _loop(task, model, loop, w, echo, progress)
         return w.run
     finally:
@@ -219,8 +221,9 @@ def updates(
     batches: Iterable[Any],
     steps: int,
     step: Step | None = None,
+    seen: Callable[[Any], object] | None = None,
 ) -> Generator[Update, None, None]:
-    """Make `steps` updates, one after each `next`, going over `batches` as often as needed.
+    """Make `steps` updates, one after each `next`, going over `batches` as often as needed; `seen` is told of each batch first.
 
     A `step` of one's own may skip an update (a scaler) or make one in several calls (accumulation): only updates that really
     happened are counted and yielded, with the mean loss of the calls that led to them. Where the loss is no longer finite and
@@ -242,6 +245,8 @@ def updates(
         while done < steps:
             for batch, last in _marked(batches):
                 before = made.updates
+                if seen is not None:
+                    seen(batch)
                 losses.append(_one_call(model, optimizer, loss, batch, step))
                 ended = epoch if last and ended is None else ended
                 _check_made(made.updates - before, len(losses), step)

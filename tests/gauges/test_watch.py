@@ -142,7 +142,8 @@ class TestOnDisk:
                 w.record(loss=one(model, optimizer, x))
                 optimizer.step()
         assert Run.load(tmp_path / "first") == w.run
-        assert w.run.meta == {"optimizer": "AdamW", "parameters": 58, "betas": [0.9, 0.999], "seed": 3}
+        about = {name: value for name, value in w.run.meta.items() if name != "gauges"}
+        assert about == {"optimizer": "AdamW", "parameters": 58, "betas": [0.9, 0.999], "seed": 3}
 
     def test_an_older_run_there_is_not_touched(self, tmp_path):
         Run({"loss": [1.0]}).save(tmp_path / "first")

@@ -1,36 +1,89 @@
-"""The quantities, each a function of lists of tensors that stays on the device: no copy to the host, no loop over tensors."""
+"""The quantities, each a function of lists of tensors that stays on the device: no copy to the host, no wait for it.
+
+Sums are taken in float32 at least, so that squares of half-precision numbers do not overflow.
+"""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+_LOW = (torch.float16, torch.bfloat16)
+
+
+def squares(tensors: Sequence[Tensor]) -> Tensor:
+    """(n,) Σ|x|² of each tensor, in float64 so that sums over tensors lose nothing; one kernel a list.
+
+    Args:
+        tensors: Any shapes; complex ones count |x|².
+    """
+    return _powers(tensors, 2.0).square()
+
+
+def sizes(tensors: Sequence[Tensor]) -> Tensor:
+    """(n,) Σ|x| of each tensor, likewise."""
+    return _powers(tensors, 1.0)
+
+
+def _powers(tensors: Sequence[Tensor], p: float) -> Tensor:
+    if not tensors:
+        return torch.zeros(0, dtype=torch.float64)
+    home, norms = tensors[0].device, list[Tensor]()
+    wide = torch.float32 if home.type == "mps" else torch.float64
+    if len({(one.dtype, one.device) for one in tensors}) == 1:
+        norms = list(torch._foreach_norm(list(tensors), p, dtype=torch.float32 if tensors[0].dtype in _LOW else None))
+    else:  # a list of several kinds is gone through kind by kind
+        norms = [torch._foreach_norm([one], p, dtype=torch.float32 if one.dtype in _LOW else None)[0].to(home) for one in tensors]
+    return torch.stack([norm.to(wide) for norm in norms]) if len({n.dtype for n in norms}) > 1 else torch.stack(norms).to(wide)
+
+
+def dots(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
+    """(n,) Σ x·y of each pair, real parts, in float64.
+
+    Args:
+        left: Dense tensors.
+        right: As many, of the same shapes and places.
+    """
+    if not left:
+        return torch.zeros(0, dtype=torch.float64)
+    home = left[0].device
+    wide = torch.float32 if home.type == "mps" else torch.float64
+    return torch.stack([_dot(x, y).to(home, wide) for x, y in zip(left, right, strict=True)])
+
+
+def _dot(x: Tensor, y: Tensor) -> Tensor:
+    if x.is_complex():
+        x, y = torch.view_as_real(x), torch.view_as_real(y)
+    if x.dtype in _LOW:
+        x, y = x.float(), y.float()
+    return torch.dot(x.reshape(-1), y.reshape(-1))
+
 
 def total_norm(tensors: Sequence[Tensor]) -> Tensor:
-    """√(Σ ‖x‖²) over all tensors, one kernel a list.
-
-    Args:
-        tensors: Any shapes, one device; complex ones count |x|².
+    """√(Σ ‖x‖²) over all tensors.
 
     Returns:
-        A 0-d float32 tensor (float64 where the tensors are); 0 where there are none.
+        A 0-d tensor; 0 where there are none.
     """
-    if not tensors:
-        return torch.zeros(())
-    # Squares of half-precision numbers overflow: they are summed in float32.
-    wide = any(t.dtype == torch.float64 for t in tensors)
-    low = any(t.dtype in (torch.float16, torch.bfloat16) for t in tensors)
-    norms = torch._foreach_norm(list(tensors), 2.0, dtype=torch.float32 if low and not wide else None)
-    kind = torch.float64 if any(norm.dtype == torch.float64 for norm in norms) else torch.float32
-    total: Tensor = torch.linalg.vector_norm(torch.stack([norm.to(norms[0].device, kind) for norm in norms]))
-    return total
+    return squares(tensors).sum().sqrt()
 
 
-def update_ratio(before: Sequence[Tensor], after: Sequence[Tensor]) -> Tensor:
-    """‖θ_after − θ_before‖ / ‖θ_before‖: how far one update moved the weights. Around 1e-3 in many healthy runs.
+def cosine(dot: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """dot / √(left · right), of a dot product and two sums of squares; 0 where one of them is 0."""
+    size = (left * right).sqrt()
+    return torch.where(size > 0, dot / size, torch.zeros_like(dot))
+
+
+def signal_and_noise(parts: Tensor, whole: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """(‖G‖², tr Σ / count) of the gradient's expectation G and of one part's covariance Σ, both without bias.
+
+        E‖gₖ‖² = ‖G‖² + tr Σ,   E‖ḡ‖² = ‖G‖² + tr Σ / n,   ḡ = mean of n independent gₖ
 
     Args:
-        before: Copies of the parameters before the update.
-        after: The parameters after it.
+        parts: Mean of the ‖gₖ‖².
+        whole: ‖ḡ‖².
+        count: n, at least 2.
+
+    Source: McCandlish et al. 2018, arXiv:1812.06162, appendix A.
     """
-    return total_norm(torch._foreach_sub(list(after), list(before))) / total_norm(before)
+    return (count * whole - parts) / (count - 1), (parts - whole) / (count - 1)

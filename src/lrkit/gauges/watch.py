@@ -1,31 +1,40 @@
 """`watch`: anyone's training loop → Run, through torch's optimizer hooks.
 
-Loss and rates are recorded at every update, gradient norm and update ratio at every `every`-th. Values stay on their device until
-a flush copies them all at once; a file that is written survives a kill up to the last flush. Nothing changes the training.
+Loss and rates are recorded at every update, everything else now and then, within a budget of the training's time. What an
+accelerator has computed stays there until a flush copies it all at once; a file that is written survives a kill up to the last
+flush. Nothing changes the training.
 
 Knows optimizers and tensors. Knows no loop, no model internals, no illness.
 """
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.compiler import is_dynamo_compiling
 
 from lrkit.binding.hooks import Owner, compiler, skipped, without_gradient
+from lrkit.binding.processes import agreed, parallel
 from lrkit.binding.record import has_updates
-from lrkit.errors import InputError, StateError, whole
-from lrkit.gauges.quantities import total_norm, update_ratio
+from lrkit.errors import InputError, StateError, real, whole
+from lrkit.gauges.catalogue import GAUGES
+from lrkit.gauges.curvature import Curvature, curvature
+from lrkit.gauges.pace import Pace
+from lrkit.gauges.rows import OURS, is_number, number, on_host, rates_of
+from lrkit.gauges.view import Loss, Unavailable, Value, View
+from lrkit.gauges.visits import Visits
 from lrkit.run import Run, Writer
+from lrkit.tally import tally_of
 
-Value = float | Tensor
+Sink = Callable[[int, dict[str, float]], object]
 _FLUSH_ROWS, _FLUSH_SECONDS = 50, 5.0
-_OURS = ("step", "lr", "meta", "lrkit_run")
+_log = logging.getLogger("lrkit")
 
 
 def watch(
@@ -33,30 +42,39 @@ def watch(
     optimizer: torch.optim.Optimizer,
     path: str | Path | None = None,
     *,
-    every: int = 10,
+    loss: Loss | None = None,
+    budget: float = 0.02,
+    every: int | None = None,
+    sinks: Iterable[Sink] = (),
     meta: dict[str, Any] | None = None,
 ) -> Watch:
     """Watch a training loop.
+
+    In several processes each may watch: with DDP the first measures and writes; where weights are sharded (FSDP2) all have to
+    watch, and measure together.
 
     Args:
         model: The model that is trained.
         optimizer: Its optimizer; every update that really happens becomes a row.
         path: Folder for ``run.jsonl``, which must not hold one yet; None keeps the run in memory only.
-        every: Gradient norm and update ratio are taken at every `every`-th update, at least 1.
+        loss: ``(model, batch) → loss``: evaluates a batch again, given by ``record(batch=…)``; for gain, noise and curvature.
+        budget: Share of the training's time that everything beyond loss and rates may take, from 0, nothing, to 1.
+        every: Read every gauge at every so many updates, whatever it takes; None: as the budget allows.
+        sinks: Functions ``(step, {name: value})`` that are handed each row when it is flushed.
         meta: What to remember of the run; plain JSON values.
 
     Returns:
         A context manager with `.record(loss=…)`, `.amend(…)` and `.run`.
 
     Raises:
-        InputError: If `every` is below 1.
+        InputError: If `every` is below 1, `budget` not from 0 to 1, or `loss` or a sink no function.
         FileError: If `path` holds a run already.
 
     Examples:
         >>> import torch
         >>> model = torch.nn.Linear(3, 1)
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        >>> with watch(model, optimizer) as w:
+        >>> with watch(model, optimizer, every=1) as w:
         ...     for _ in range(2):
         ...         loss = model(torch.ones(4, 3)).square().mean()
         ...         loss.backward()
@@ -64,42 +82,56 @@ def watch(
         ...         optimizer.step()
         ...         optimizer.zero_grad()
         >>> w.run
-        Run(2 rows, steps 0–1; step, loss, lr, grad_norm, update_ratio)
+        Run(2 rows, steps 0–1; step, loss, lr, grad_norm, update_ratio, grad_cosine)
     """
     if not isinstance(model, nn.Module) or not isinstance(optimizer, torch.optim.Optimizer):
         came = f"{type(model).__name__}, {type(optimizer).__name__}"
         raise InputError(f"watch({came}): needs a torch module and its optimizer, in this order.")
-    every = whole("watch", "every", every, what="a whole number of updates")
-    about = {"optimizer": type(optimizer).__name__, "parameters": sum(p.numel() for p in model.parameters())}
+    every = None if every is None else whole("watch", "every", every, what="a whole number of updates")
+    budget = real("watch", "budget", budget, least=0.0)
+    if budget > 1:
+        raise InputError(f"watch(budget={budget:g}): it is a share of the training's time, from 0 to 1. 0.02 is usual.")
+    if isinstance(loss, nn.Module) or not (loss is None or callable(loss)):
+        raise InputError(f"watch(loss={type(loss).__name__}): loss takes the model and a batch. Pass a function of both.")
+    sinks = (sinks,) if callable(sinks) else tuple(sinks)
+    for sink in sinks:
+        if not callable(sink):
+            raise InputError(f"watch(sinks={type(sink).__name__}): a sink is a function (step, {{name: value}}). Pass such.")
+    return Watch(View(model, optimizer, loss), path, budget, every, sinks, _about(model, optimizer) | (meta or {}))
+
+
+def _about(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    about: dict[str, Any] = {"optimizer": type(optimizer).__name__, "parameters": sum(p.numel() for p in model.parameters())}
     group = optimizer.param_groups[0]
     if isinstance(group.get("momentum"), float):
         about["momentum"] = group["momentum"]
     if isinstance(betas := group.get("betas"), tuple) and all(isinstance(beta, float) for beta in betas):
         about["betas"] = list(betas)
-    return Watch(model, optimizer, path, every, about | (meta or {}))
+    return about
 
 
 class Watch(Owner):
     """Records one row an update. Made by `watch`; use it in a ``with`` statement."""
 
     def __init__(
-        self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        path: str | Path | None,
-        every: int,
-        meta: dict[str, Any],
+        self, view: View, path: str | Path | None, budget: float, every: int | None, sinks: tuple[Sink, ...], meta: dict[str, Any]
     ) -> None:
-        self._model, self._optimizer, self._every = model, optimizer, every
-        self.meta = meta
-        self._writer = Writer(path, meta) if path is not None else None  # writes nothing before the first flush
+        self._view, self._optimizer, self._sinks, self.meta = view, view.optimizer, sinks, meta
+        first = not parallel() or torch.distributed.get_rank() == 0
+        self._writer = Writer(path, meta) if path is not None and first else None  # writes nothing before the first flush
+        together = view.sharded
+        gauges = {gauge.name: gauge for gauge in GAUGES if first or together}
+        shares = {name: (gauge.share, gauge.guess, gauge.least) for name, gauge in gauges.items()}
+        self._pace = Pace(shares, budget, every, agreed if together else list)
+        self._visits = Visits(view, self._pace, gauges)
         self._step = 0
-        self._waiting: dict[str, list[Value]] = {}
+        self._waiting: dict[str, Value] = {}  # sums of what was recorded since the last update
+        self._counts: dict[str, int] = {}  # of these, where recorded more than once
+        self._made = False  # since the last record
         self._row: dict[str, Value] | None = None  # of the last update
         self._in_force: dict[str, Value] = {}  # the rates of the update under way
         self._buffer: list[dict[str, Value]] = []
         self._rows: dict[int, dict[str, float]] = {}
-        self._before: list[Tensor] | None = None
         self._armed = self._closed = False
         self._flushed = time.monotonic()
         self._handles: list[Any] = []
@@ -121,26 +153,41 @@ class Watch(Owner):
         self._handles = []
         self._closed = True
         try:
+            self._visits.drop()
+            if self._rows or self._buffer:
+                self.add_meta(gauges=self.gauges)
             self.flush()
         finally:
             if self._writer is not None:
                 self._writer.close()
                 self._writer = None
 
-    def record(self, *, batch: object = None, **values: Value) -> None:  # noqa: ARG002  (no gauge evaluates it yet)
+    def record(self, *, batch: object = None, **values: Value) -> None:
         """Say what belongs to the coming update, before it; several calls before one update are averaged.
 
         Args:
-            batch: The batch of this update, for gauges that evaluate it again.
-            **values: ``loss=…`` and whatever else is worth a column: numbers, or tensors of one number.
+            batch: The batch of this update, or of this part of it, for gauges that evaluate it again.
+            **values: ``loss=…``, ``grad_norm=…`` as clip_grad_norm_ returned it, and whatever else is worth a column: numbers,
+                or tensors of one number.
 
         Raises:
             InputError: If a value is a tensor of several numbers.
             StateError: If the watch has been left.
         """
-        self._check_open("record")
+        if not self._handles:
+            self._refuse("record")
+        if batch is not None and self._view.loss is not None:
+            if self._made:
+                self._view.batches = []
+                self._made = False
+            self._view.batches.append(batch)
         for name, value in values.items():
-            self._waiting.setdefault(name, []).append(_one(name, value))
+            one = number(name, value)
+            if name in self._waiting:
+                self._waiting[name] = self._waiting[name] + one
+                self._counts[name] = self._counts.get(name, 1) + 1
+            else:
+                self._waiting[name] = one
 
     def amend(self, **values: Value) -> None:
         """Say what belongs to the update just made: ``val_loss=…``, for example.
@@ -149,15 +196,40 @@ class Watch(Owner):
             InputError: If a value is a tensor of several numbers.
             StateError: If no update has been made yet, or the watch has been left.
         """
-        self._check_open("amend")
+        if not self._handles:
+            self._refuse("amend")
         if self._row is None:
             raise StateError("watch.amend: no update has been made yet. Before an update, call record.")
-        checked = {name: _one(name, value) for name, value in values.items()}
+        checked = {name: number(name, value) for name, value in values.items()}
         if float(self._row["step"]) >= self._step:
             return  # a controller has gone back beyond that update
-        if not any(row is self._row for row in self._buffer):  # flushed already: a second line of the same step adds to it
+        if not self._buffer or self._buffer[-1] is not self._row:  # flushed already: a second line of the same step adds to it
             self._buffer.append({"step": self._row["step"], **checked})
         self._row.update(checked)
+
+    def curvature(self, batch: object = None, steps: int = 20) -> Curvature:
+        """The extreme curvatures here and now, by as many products with the Hessian as it takes; the budget does not count it.
+
+        Args:
+            batch: On which the loss is taken; None: that of the last update.
+            steps: Products at most, of two gradients each; as many again where the optimizer has a σ.
+
+        Returns:
+            A Curvature: the smallest eigenvalue of the Hessian, the largest one in the optimizer's metric, the limit of that.
+
+        Raises:
+            StateError: If there is no loss or no batch, or the weights are sharded.
+        """
+        steps = whole("watch.curvature", "steps", steps, what="a whole number of products")
+        held = self._view.batches
+        try:
+            self._view.batches = held if batch is None else [batch]
+            self._view.check_evaluable()
+            return curvature(self._view, self._view.batches, steps)
+        except Unavailable as reason:
+            raise StateError(f"watch.curvature: {reason}. It needs watch(…, loss=…), and a batch.") from reason
+        finally:
+            self._view.batches = held
 
     @property
     def run(self) -> Run:
@@ -170,6 +242,13 @@ class Watch(Owner):
         """The row of the last update, on the host; empty before the first."""
         return {name: float(value) for name, value in (self._row or {}).items()}
 
+    @property
+    def gauges(self) -> dict[str, Any]:
+        """What reading them took: ``{gauge: {"visits": …, "seconds": …}}``, or ``{gauge: why it is left out}``."""
+        pace = self._pace
+        read = {name: {"visits": n, "seconds": round(pace.spent[name], 6)} for name, n in pace.visits.items() if n}
+        return read | self._visits.left_out
+
     def note(self, events: Sequence[Mapping[str, Any]]) -> None:
         """Remember what controllers did, in ``meta["events"]``; where one went back to a snapshot, the rows since then go."""
         self.flush()
@@ -177,7 +256,9 @@ class Watch(Owner):
         back = events[-1].get("back_to")
         if back is not None:
             self._rows = {step: row for step, row in self._rows.items() if step < back}
-            self._step, self._waiting = int(back), {}
+            self._step, self._waiting, self._counts = int(back), {}, {}
+            self._visits.drop()
+            self._pace.rewind(self._step)
 
     def add_meta(self, **meta: Any) -> None:
         """Add to the run's meta what only became known later."""
@@ -186,24 +267,34 @@ class Watch(Owner):
             self._writer.add_meta(**meta)
 
     def flush(self) -> list[dict[str, float]]:
-        """Copy what is on the device to the host, all at once, and write it to the file.
+        """Copy what is on the device to the host, all at once, write it to the file and hand it to the sinks.
 
         Returns:
             The rows that were new.
         """
-        tensors = [v for row in self._buffer for v in row.values() if isinstance(v, Tensor)]
-        # One copy a device: on the CPU none, on an accelerator one wait instead of one a number.
-        numbers = iter(torch.stack([t.to(tensors[0].device, torch.float64) for t in tensors]).tolist() if tensors else [])
-        fresh = [{k: next(numbers) if isinstance(v, Tensor) else float(v) for k, v in row.items()} for row in self._buffer]
-        self._buffer = []
+        buffer, self._buffer = self._buffer, []
+        fresh = on_host(buffer)
+        self._visits.read_clocks()
         for row in fresh:
             self._rows.setdefault(int(row["step"]), {}).update(row)
-            if self._writer is not None:
-                self._writer.append(row)
         if self._writer is not None:
+            for row in fresh:
+                self._writer.append(row)
             self._writer.flush()
+        for sink in self._sinks:
+            self._hand(sink, fresh)
         self._flushed = time.monotonic()
         return fresh
+
+    def _hand(self, sink: Sink, rows: list[dict[str, float]]) -> None:
+        """A sink that fails is left out: it must not end the training."""
+        try:
+            for row in rows:
+                sink(int(row["step"]), {name: value for name, value in row.items() if name != "step"})
+        except Exception as error:  # whatever it is, the training goes on
+            self._sinks = tuple(one for one in self._sinks if one is not sink)
+            name = getattr(sink, "__name__", type(sink).__name__)
+            _log.warning("watch: the sink %s is left out from now on: %s: %s", name, type(error).__name__, error)
 
     # -- the hooks ------------------------------------------------------------------------------------------------------
 
@@ -213,12 +304,14 @@ class Watch(Owner):
 
             apart(self._on_before, optimizer, args, kwargs)
             return
-        self._armed = not self._paused and not _dry(optimizer)
+        self._in_force = rates = rates_of(optimizer)
+        self._armed = not self._paused and not (rates.get("lr") == 0 and _dry(optimizer))
         if not self._armed:
             return
-        self._in_force = _rates(optimizer)
-        sampled = self._step % self._every == 0
-        self._before = [p.detach().clone() for p in _trained(optimizer)] if sampled else None
+        self._pace.beat()
+        if self._visits.under_way or self._step >= self._pace.soonest:
+            self._view.said = self._said()
+            self._visits.before(self._step)
 
     def _on_after(self, optimizer: torch.optim.Optimizer, args: object, kwargs: object) -> None:
         if is_dynamo_compiling() or compiler() is not None:
@@ -230,72 +323,31 @@ class Watch(Owner):
             return
         self._armed = False
         if skipped(optimizer):
-            self._waiting = {}
+            self._waiting, self._counts, self._made = {}, {}, True
+            self._visits.drop()
             return
-        said = {name: sum(values) / len(values) for name, values in self._waiting.items()}
-        self._row = {"step": float(self._step), **said, **self._in_force}
-        self._waiting = {}
-        if self._before is not None:
-            # Gradients are read after the update: before it, a closure has not made them yet.
-            params = _trained(optimizer)
-            with torch.no_grad():
-                self._row["grad_norm"] = total_norm([_dense(p.grad) for p in params if p.grad is not None])
-                if len(params) == len(self._before):
-                    self._row["update_ratio"] = update_ratio(self._before, [p.detach() for p in params])
-            self._before = None
-        self._buffer.append(self._row)
+        self._row = row = {"step": float(self._step), **(self._said() if self._counts else self._waiting), **self._in_force}
+        if self._visits.under_way:
+            self._view.said = {name: value for name, value in row.items() if name not in OURS}
+            seen = self._visits.after(self._step)
+            row.update({name: value for name, value in seen.items() if name not in row and is_number(value)})
+        if (tally := tally_of(optimizer)) is not None and tally.last is not None:
+            row.update(tally.columns())
+        self._waiting, self._counts, self._made = {}, {}, True
+        self._buffer.append(row)
         self._step += 1
         if len(self._buffer) >= _FLUSH_ROWS or time.monotonic() - self._flushed > _FLUSH_SECONDS:
             self.flush()
 
-    def _check_open(self, call: str) -> None:
-        if not self._handles:
-            raise StateError(f"watch.{call}: nothing is watched outside of the `with` statement. Move the call inside.")
+    def _said(self) -> dict[str, Value]:
+        """What was recorded for the coming update, averaged."""
+        return {name: total / self._counts.get(name, 1) for name, total in self._waiting.items()}
+
+    def _refuse(self, call: str) -> None:
+        raise StateError(f"watch.{call}: nothing is watched outside of the `with` statement. Move the call inside.")
 
 
 def _dry(optimizer: torch.optim.Optimizer) -> bool:
     """Whether this is a distributed checkpoint's step with all rates at 0, which only creates missing state."""
     at_rest = all(float(group.get("lr", 1.0)) == 0 for group in optimizer.param_groups)
     return at_rest and not has_updates(optimizer.state) and without_gradient(optimizer)
-
-
-def _dense(grad: Tensor) -> Tensor:
-    """The values that a gradient holds; of a sparse one those that are not 0."""
-    return grad.coalesce().values() if grad.is_sparse else grad
-
-
-def _trained(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """Every parameter that the optimizer may change."""
-    return [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
-
-
-def _rates(optimizer: torch.optim.Optimizer) -> dict[str, Value]:
-    """``lr`` of the first group, and ``lr/<name>`` of each where there are several."""
-    groups = optimizer.param_groups
-    out: dict[str, Value] = {}
-    for i, group in enumerate(groups):
-        value = group.get("lr")
-        if value is None:
-            continue
-        value = value.detach().clone() if isinstance(value, Tensor) else float(value)
-        if i == 0:
-            out["lr"] = value
-        if len(groups) > 1:
-            out[f"lr/{group.get('name', i)}"] = value
-    return out
-
-
-def _one(name: str, value: Value) -> Value:
-    """A value as a number, or as a detached 0-d tensor."""
-    if name in _OURS:
-        raise InputError(f"watch: {name!r} is written by the watch itself. Choose another name.")
-    if not isinstance(value, Tensor):
-        try:
-            return float(value)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise InputError(f"watch: {name} must be one number, got {type(value).__name__}. Take its mean.") from error
-    if value.is_complex():
-        raise InputError(f"watch: {name} must be a real number, got a complex tensor. Record its parts.")
-    if value.numel() != 1:
-        raise InputError(f"watch: {name} must be one number, got a tensor of shape {tuple(value.shape)}. Take its mean.")
-    return value.detach().reshape(()).clone()

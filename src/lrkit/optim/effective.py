@@ -19,6 +19,7 @@ from lrkit.optim.adaptive import adadelta_rule, adagrad_rule, rmsprop_rule
 from lrkit.optim.lists import flat
 from lrkit.optim.momentum import sgd_rule
 from lrkit.optim.optimizer import Choose, Optimizer
+from lrkit.optim.part import Number
 from lrkit.optim.reference import Values, sigma
 from lrkit.optim.rule import Rule, Scalars
 
@@ -27,6 +28,7 @@ _MIRRORED: dict[type, Choose] = {
     torch.optim.Adadelta: adadelta_rule, torch.optim.AdamW: adam_rule, torch.optim.Adam: adam_rule,
     torch.optim.NAdam: nadam_rule, torch.optim.RAdam: radam_rule,
 }  # fmt: skip
+Entries = int | Tensor  # every k-th, or these
 _SAMPLE = 2**20  # entries: of a larger parameter every k-th is looked at
 
 
@@ -36,6 +38,26 @@ class Place(NamedTuple):
     name: str
     group: Mapping[str, Any]
     entry: Mapping[str, Any]
+
+
+class Moments(NamedTuple):
+    """What one parameter's last update was scaled with: m̂ = cm·m and v̂ = d·v, in flat reals, this process's part.
+
+    Args:
+        parameter: Whose.
+        m: The mean of its gradients, where the direction is that alone; else None.
+        v: The mean of their squares; None where the rule has none.
+        cm: What m is multiplied by, without η.
+        d: What v is multiplied by.
+        eps: ε, as it is added to √v̂.
+    """
+
+    parameter: Tensor
+    m: Tensor | None
+    v: Tensor | None
+    cm: Number
+    d: Number
+    eps: Number
 
 
 class EffectiveRates(Mapping[Tensor, Tensor]):
@@ -82,9 +104,39 @@ class EffectiveRates(Mapping[Tensor, Tensor]):
                 return rate.expand((p.to_local() if hasattr(p, "to_local") else p).shape)
         raise KeyError("effective_lr(…)[parameter]: the optimizer does not have this parameter.")
 
+    def moments(self) -> Iterator[Moments]:
+        """What the parameters that have been updated were scaled with; nothing is copied and no device is waited for."""
+        scalars: dict[tuple[int, int], tuple[Rule, Scalars]] = {}  # many parameters share their hyperparameters and their count
+        for p, place in self._places():
+            if not place.entry:
+                continue
+            t = place.entry.get("step", 2)
+            t = t if isinstance(t, Tensor) and t.device.type != "cpu" else int(t)
+            key = (id(place.group), t if isinstance(t, int) else id(t))
+            if key not in scalars:
+                rule = self._choose(place.group)
+                scalars[key] = rule, rule.scalars(t, place.group, _carry(rule, place))
+            rule, s = scalars[key]
+            m, v, _ = (place.entry.get(name) if name else None for name in rule.names)
+            eta = rule.rate(t, place.group)
+            alone = rule.form.square and not (rule.form.after or rule.form.delta or (rule.form.gradient and s.cg))
+            eps = s.e**0.5 if rule.form.inside else s.e
+            m = flat(m) if alone and m is not None and (isinstance(eta, Tensor) or eta) else None
+            yield Moments(p, m, None if v is None else flat(v), None if m is None else s.cm / eta, s.d, eps)
+
+    def rates(self, entries: Mapping[Tensor, Tensor] | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """(parameter, η/σ) of each that has been updated; one number comes where all entries have the same rate.
+
+        Args:
+            entries: parameter ↦ which entries of its flat part; None: all, in the parameter's shape.
+        """
+        for p, place in self._places():
+            if place.entry or not self._choose(place.group).form.square:
+                yield p, self._rate(p, place, 1 if entries is None else entries[p])
+
     @torch.no_grad()
-    def _rate(self, p: Tensor, place: Place, every: int) -> Tensor:
-        """η/σ, of every k-th entry; of one number where all entries have the same."""
+    def _rate(self, p: Tensor, place: Place, every: Entries) -> Tensor:
+        """η/σ, of some entries; of one number where all entries have the same."""
         rule, t = self._rule(place)
         rate = torch.as_tensor(rule.rate(max(t, 1), place.group), dtype=torch.float64)
         if not rule.form.square:
@@ -202,11 +254,13 @@ def _every(p: Tensor) -> int:
     return max(1, -(-p.numel() // _SAMPLE))
 
 
-def _sample(tensor: Tensor, every: int) -> Tensor:
+def _sample(tensor: Tensor, every: Entries) -> Tensor:
+    if isinstance(every, Tensor):
+        return tensor.reshape(-1)[every]
     return tensor if every == 1 else tensor.reshape(-1)[::every] if tensor.is_contiguous() else tensor.flatten()[::every]
 
 
-def _gradient(p: Tensor, every: int) -> Tensor | None:
+def _gradient(p: Tensor, every: Entries) -> Tensor | None:
     return None if p.grad is None or p.grad.layout != torch.strided else _sample(flat(p.grad), every).to(_wide(flat(p)))
 
 
@@ -222,7 +276,7 @@ def _before(values: Values, g: Tensor | None, s: Scalars) -> Tensor:
     return before
 
 
-def _values(p: Tensor, place: Place, rule: Rule, every: int) -> Values:
+def _values(p: Tensor, place: Place, rule: Rule, every: Entries) -> Values:
     """A parameter and its buffers, as wide reals; of every k-th entry."""
     buffers = [place.entry.get(name) if name else None for name in rule.names]
     return Values(*(None if one is None else _sample(flat(one), every).to(_wide(flat(one))) for one in (p, *buffers)))  # type: ignore[arg-type]

@@ -1,0 +1,113 @@
+"""Gauges of optimizers with a scale, read from their state: whether gradients agree, whether σ is out of date, what η/σ is.
+
+Known are lrkit's optimizers and torch's that `effective_lr` knows; of others the gauges say that they are not available.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from lrkit.errors import InputError
+from lrkit.gauges.norms import Reading
+from lrkit.gauges.quantities import sizes, squares
+from lrkit.gauges.view import Unavailable, View, spread
+from lrkit.optim.effective import EffectiveRates, Moments, effective_lr
+from lrkit.optim.lists import flat
+
+QUANTILES = (0.01, 0.5, 0.99)
+SAMPLE = 4096  # entries of a tensor that quantiles are taken of
+
+
+def coherence(now: View) -> Reading:
+    """``coherence``, also a layer: κ = rms(m̂) / rms(√v̂), from Adam's state.
+
+    1: all gradients agree; √((1−β₁)/(1+β₁)), 0.23 for 0.9: they are noise; (1−β₁)/(1+β₁), 0.05: they change sign each update.
+    """
+    yield
+    seen = [one for one in _moments(now) if one.m is not None and one.v is not None]
+    if not seen:
+        raise Unavailable("the optimizer has no mean of gradients and of their squares")
+    with torch.no_grad():
+        m = squares([one.m for one in seen if one.m is not None])
+        v = sizes([one.v for one in seen if one.v is not None])
+        factors = torch.tensor([[float(one.cm) ** 2, float(one.d)] for one in seen], dtype=m.dtype, device=m.device)
+        parameters = [one.parameter for one in seen]
+        sums = now.summed(parameters, torch.stack([m * factors[:, 0], v * factors[:, 1]]))
+    return now.named("coherence", parameters, sums, lambda m, v: torch.where(v > 0, (m / v).sqrt(), torch.zeros_like(v)))
+
+
+def out_of_date(now: View) -> Reading:
+    """``rms_t``, also a layer: √(mean g² / v̂), v̂ at least ε². Far above 1 the scale is out of date, and a spike is due.
+
+    Source: Wortsman et al. 2023, arXiv:2304.13013, section 3.4.
+    """
+    yield
+    seen = [one for one in _moments(now) if one.v is not None and one.parameter.grad is not None]
+    seen = [one for one in seen if one.parameter.grad is not None and not one.parameter.grad.is_sparse]
+    if not seen:
+        raise Unavailable("the optimizer has no mean of squared gradients")
+    with torch.no_grad():
+        parameters = [one.parameter for one in seen]
+        scaled = [_scaled(one) for one in seen]
+        count = torch.tensor([one.numel() for one in scaled], dtype=torch.float64 if scaled[0].device.type != "mps" else None)
+        squared = squares(scaled)
+        sums = now.summed(parameters, torch.stack([squared, count.to(squared.device, squared.dtype)]))
+    return now.named("rms_t", parameters, sums, lambda square, count: (square / count).sqrt())
+
+
+def _scaled(one: Moments) -> Tensor:
+    """g / max(√v̂, ε)."""
+    assert one.v is not None and one.parameter.grad is not None, "asked for before"
+    sigma = (one.v.float() if one.v.dtype in (torch.float16, torch.bfloat16) else one.v) * one.d
+    sigma = sigma.sqrt_().clamp_(min=max(float(one.eps), 1e-30))
+    scaled: Tensor = flat(one.parameter.grad) / sigma
+    return scaled
+
+
+def rates(now: View) -> Reading:
+    """``effective_lr/<layer>/q1``, ``q50``, ``q99``: quantiles of η/σ over a fixed random sample of each tensor's entries."""
+    yield
+    known = _known(now)
+    places = {p: _entries(flat(p).numel(), flat(p).device) for p in known}
+    trained = {id(p) for p in now.parameters}
+    with torch.no_grad():
+        found = {p: rate.reshape(-1) for p, rate in known.rates(places) if id(p) in trained}
+        if found and all(rate.numel() == 1 for rate in found.values()) and any(p.numel() > 1 for p in found):
+            raise Unavailable("the optimizer has no σ: every entry moves at the rate itself")
+        if not found:
+            return {}
+        parameters = list(found)
+        names, place = now.layers(parameters)
+        home = next(iter(found.values())).device
+        at = torch.tensor(QUANTILES, device=home)
+        rows = []
+        for layer in range(len(names)):
+            some = [found[p].to(home, torch.float32) for p, where in zip(parameters, place, strict=True) if where == layer]
+            rows.append(torch.quantile(torch.cat(some), at))
+    labels = [f"effective_lr/{name}/q{100 * q:g}" for name in names for q in QUANTILES]
+    return spread(labels, torch.cat(rows))
+
+
+@cache
+def _entries(count: int, device: torch.device | str) -> Tensor:
+    """(k,) places of the sample: all of few, else drawn once from a seed of their own."""
+    if count <= SAMPLE:
+        return torch.arange(count, device=device)
+    drawn = torch.randint(count, (SAMPLE,), generator=torch.Generator().manual_seed(count))
+    return drawn.sort().values.to(device)
+
+
+def _known(now: View) -> EffectiveRates:
+    try:
+        return effective_lr(now.optimizer)
+    except InputError as error:
+        raise Unavailable("the optimizer's update has no η/σ that is known") from error
+
+
+def _moments(now: View) -> list[Moments]:
+    """Of the parameters that may change; none that share their scale over rows or columns."""
+    trained = {id(p) for p in now.parameters}
+    return [one for one in _known(now).moments() if id(one.parameter) in trained]
