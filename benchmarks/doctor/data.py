@@ -45,6 +45,7 @@ class Case:
         weight: 1 / the number of seeds of the same sweep and rate.
         spread: (n,) standard deviation of the losses that a row is the mean of; None where rows are single losses.
         hit: Whether the run reached AlgoPerf's target; None elsewhere.
+        watched: The run with its gauges' columns, where it was watched.
     """
 
     run: Run
@@ -62,6 +63,7 @@ class Case:
     weight: float = 1.0
     spread: np.ndarray | None = None
     hit: bool | None = None
+    watched: Run | None = None
 
     def final_at(self, lr: float) -> float:
         """What the sweep's final loss is at a rate: linear in log rate; infinite beside a rate that diverged.
@@ -82,13 +84,23 @@ class Case:
 
 def first(case: Case, share: float) -> Case:
     """The case as it looked after the first share of its steps."""
-    return replace(case, run=case.run.slice(stop=math.ceil(share * case.steps)))
+    stop = math.ceil(share * case.steps)
+    watched = None if case.watched is None else case.watched.slice(stop=stop)
+    return replace(case, run=case.run.slice(stop=stop), watched=watched)
 
 
 def blind(case: Case) -> Case:
     """The case with nothing but the curve: no rate and no optimizer in the run. The case's own fields stay, for the score."""
     run = Run({name: case.run[name] for name in ("step", "loss")})
     return replace(case, run=run)
+
+
+def watched(cases: Iterable[Case], rate: bool = True) -> list[Case]:
+    """The cases that were watched, with their gauges; without `rate`, neither rate nor optimizer is in the run."""
+    seen = [replace(case, run=case.watched) for case in cases if case.watched is not None]
+    if rate:
+        return seen
+    return [replace(case, run=Run({name: case.run[name] for name in case.run if name != "lr"})) for case in seen]
 
 
 def logs() -> Path:
@@ -111,6 +123,7 @@ def own() -> list[Case]:
     """Our own sweeps, as far as they have been made."""
     import sweeps
 
+    import gauges
     from lrkit import parse
 
     courses: dict[tuple[str, int], Any] = {}
@@ -124,7 +137,9 @@ def own() -> list[Case]:
         run = Run({"loss": loss, "lr": entry["lr"] * courses[key][: len(loss)]}, {"optimizer": entry["optimizer"]})
         drop = entry["start"] - entry["best_final"]
         gap = None if entry["final"] is None else (entry["final"] - entry["best_final"]) / drop
-        cases.append(_labelled(entry, run, entry["task"], entry["schedule"], entry["steps"], gap))
+        case = _labelled(entry, run, entry["task"], entry["schedule"], entry["steps"], gap)
+        seen = gauges.load().get((case.problem, case.optimizer, case.schedule, case.lr))
+        cases.append(case if seen is None else replace(case, watched=gauges.joined(run, seen)))
     return _swept(cases)
 
 

@@ -24,13 +24,17 @@ from lrkit import Run
 from lrkit.doctor import odds
 from lrkit.doctor.curve import FEWEST, curve_of
 from lrkit.doctor.odds import WORDS, Model, Usual, family, horizon_of
+from lrkit.doctor.readings import NAMES as READINGS
+from lrkit.doctor.readings import REPLAYED, readings_of
 from lrkit.doctor.shape import NAMES, shape_of
 
 Array = NDArray[np.float64]
 FILE = Path(odds.__file__).with_name("odds.json")
 STRENGTH = 0.01  # of the prior on the weights: 1 / (2 · STRENGTH) · |w|²
 CLASSES = 0.8  # 0: as often as they come, 1: the three words weigh the same
+GAUGED = 10.0  # 1 / the variance of the prior on the weights of readings
 KINDS = ("sgd", "momentum", "adam", "rmsprop")
+NOTHING = {"mean": [0.0] * len(READINGS), "scale": [1.0] * len(READINGS), "weights": [[0.0] * 3] * (len(READINGS) + 1)}
 
 
 def thinned(case: Case) -> Run:
@@ -171,7 +175,47 @@ def book(rows: Rows) -> dict[str, Any]:
         out[name] = {key: np.round(getattr(model, key), 5).tolist() for key in ("mean", "scale", "weights")}
         if name == "blind":
             out["advice"] = np.round(advised(model.standard(x[seen]), word, decades, weight), 5).tolist()
+    base = odds.book_from(out | {"gauged": NOTHING, "gauged_blind": NOTHING})
+    return out | {"readings": list(READINGS), **moves(rows.cases, base)}
+
+
+def moves(cases: Sequence[Case], base: odds.Book) -> dict[str, Any]:
+    """The JSON values of the two `odds.Move`, fitted on the cases that were watched.
+
+    Each is shown with all gauges, with those that need no loss, and cut at 30 and at 60 %.
+    """
+    seen = [case for case in cases if case.watched is not None]
+    if not seen:
+        return {"gauged": NOTHING, "gauged_blind": NOTHING}
+    views = [seen, [first(case, 0.3) for case in seen], [first(case, 0.6) for case in seen]]
+    curves = [curve_of(case.watched) for view in views for case in view if case.watched is not None]
+    long = [curve.points >= FEWEST and len(np.unique(curve.rows)) >= FEWEST for curve in curves]
+    word = np.tile([WORDS.index(case.label or "") for case in seen], len(views))
+    problem = np.tile([case.problem for case in seen], len(views))
+    found = [odds.odds_of(curve, base) for curve, enough in zip(curves, long, strict=True) if enough]
+    readings = np.array([readings_of(curve) for curve, enough in zip(curves, long, strict=True) if enough])
+    word, problem = word[long], problem[long]
+    free = np.where(np.isin(READINGS, REPLAYED), np.nan, readings)  # what is left without a loss
+    share = np.array([np.mean(problem == one) for one in problem])
+    out = {}
+    for name, chances in (("gauged", [o.probabilities for o in found]), ("gauged_blind", [o.alone for o in found])):
+        start = np.log(np.maximum([[p[w] for w in WORDS] for p in chances], 1e-6))
+        twice = (np.vstack(pair) for pair in ((readings, free), (start, start)))
+        move = moved(*twice, np.tile(word, 2), np.tile(1 / share, 2))
+        out[name] = {key: np.round(getattr(move, key), 5).tolist() for key in ("mean", "scale", "weights")}
     return out
+
+
+def moved(readings: Array, start: Array, word: NDArray[np.intp], weight: Array) -> odds.Move:
+    """The regression of the words on readings, begun at log probabilities, by Newton's method."""
+    share = np.array([weight[word == c].sum() for c in range(3)]) / weight.sum()
+    w = weight * (1 / (3 * share[word])) ** CLASSES
+    w *= len(w) / w.sum() / 4  # every run is shown several times
+    move = odds.Move(np.nanmean(readings, 0), np.nanstd(readings, 0) + 1e-9, np.zeros((readings.shape[1] + 1, 3)))
+    z = move.standard(readings)
+    prior = np.append(np.full(readings.shape[1], GAUGED), 1.0)
+    weights = newton(z, start, np.eye(3)[word], w, prior)
+    return odds.Move(move.mean, move.scale, weights)
 
 
 def usual_rate(rows: Rows) -> dict[str, Any]:
@@ -210,10 +254,15 @@ def fitted(x: Array, word: NDArray[np.intp], weight: Array) -> Model:
     mean = (w[:, None] * x).sum(0) / w.sum()
     scale = np.sqrt((w[:, None] * (x - mean) ** 2).sum(0) / w.sum()) + 1e-9
     z = np.hstack([np.clip((x - mean) / scale, -4, 4), np.ones((len(x), 1))])
-    d, prior = z.shape[1], np.append(np.full(x.shape[1], 1 / STRENGTH), 1e-6)
-    weights, truth = np.zeros((d, 3)), np.eye(3)[word]
+    prior = np.append(np.full(x.shape[1], 1 / STRENGTH), 1e-6)
+    return Model(mean, scale, newton(z, np.zeros((len(z), 3)), np.eye(3)[word], w, prior))
+
+
+def newton(z: Array, start: Array, truth: Array, w: Array, prior: Array) -> Array:
+    """(d, 3) the weights of a multinomial regression on (n, d) numbers, begun at (n, 3) scores."""
+    d, weights = z.shape[1], np.zeros((z.shape[1], 3))
     for _ in range(15):
-        score = z @ weights
+        score = start + z @ weights
         p = np.exp(score - score.max(1, keepdims=True))
         p /= p.sum(1, keepdims=True)
         slope = z.T @ (w[:, None] * (p - truth)) + prior[:, None] * weights
@@ -222,7 +271,7 @@ def fitted(x: Array, word: NDArray[np.intp], weight: Array) -> Model:
         weights -= step
         if np.abs(step).max() < 1e-5:
             break
-    return Model(mean, scale, weights)
+    return weights
 
 
 def main() -> None:
@@ -234,7 +283,8 @@ def main() -> None:
         return
     spec = book(joined(sources()))
     held = json.loads(FILE.read_text())
-    gaps = [np.abs(np.array(spec[name][key]) - held[name][key]).max() for name in ("blind", "known") for key in spec[name]]
+    parts = ("blind", "known", "gauged", "gauged_blind")
+    gaps = [np.abs(np.array(spec[name][key]) - held[name][key]).max() for name in parts for key in spec[name]]
     if write:
         FILE.write_text(json.dumps(spec, indent=1) + "\n")
     runs = " and ".join(str(len(rows.word)) for rows in sources())

@@ -21,7 +21,7 @@ from fit import book, joined, sources
 from peers import MODELS, RULES, answered, by_the_book, left_out
 from score import WORDS, advice, answers_of, calibration_error, confidence_of, false_alarms, legend, show, summary
 
-from data import Case, algoperf, blind, deepobs, first, own
+from data import Case, algoperf, blind, deepobs, first, own, watched
 from lrkit import Diagnosis, Run, diagnose
 from lrkit.doctor import odds
 
@@ -87,6 +87,18 @@ def stable(cases: Sequence[Case]) -> dict[str, dict[str, float]]:
     }
 
 
+def gauged(cases: Sequence[Case]) -> dict[str, dict[str, float]]:
+    """With gauges and without, on the same runs."""
+    bare = [case for case in cases if case.watched is not None]
+    views = {
+        "with gauges": watched(bare), "without": bare,
+        "with gauges, rate unknown": watched(bare, rate=False), "the curve alone": [blind(case) for case in bare],
+        "with gauges, first 30 %": watched([first(case, 0.3) for case in bare]),
+        "without, first 30 %": [first(case, 0.3) for case in bare],
+    }  # fmt: skip
+    return {name: figures(seen, judged(seen, 1)) for name, seen in views.items()}
+
+
 def accuses(found: Diagnosis, code: str = "") -> bool:
     """Whether a finding whose code begins so is at least likely."""
     return any(one.accuses and one.confidence >= LIKELY and one.code.startswith(code) for one in found.findings)
@@ -117,7 +129,12 @@ def peers(cases: Sequence[Case]) -> dict[str, dict[str, float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--alone", action="store_true", help="without the peers")
-    with_peers = not parser.parse_args().alone
+    parser.add_argument("--gauges", action="store_true", help="only the runs that were watched, with gauges and without")
+    given = parser.parse_args()
+    if given.gauges:
+        show(gauged(own()), (*summary(["ok"], ["ok"], [1.0]), "decades", "better", "alarms"), "own sweeps, watched")
+        return
+    with_peers = not given.alone
     out: dict[str, Any] = {}
     columns = (*summary(["ok"], ["ok"], [1.0]), "decades", "better", "alarms")
     for source, (name, cases) in enumerate({"DeepOBS": deepobs(), "own sweeps": own()}.items()):
@@ -138,6 +155,9 @@ def main() -> None:
         print()
         out[name] = rows
         if source == 1:
+            out["gauges"] = gauged(cases)
+            show(out["gauges"], columns, title=f"own sweeps that were watched, {sum(c.watched is not None for c in cases)} runs")
+            print()
             out["stable"] = stable(cases)
             show(out["stable"], ("runs", "too high"), "stable phase accused")
             print()

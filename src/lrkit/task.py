@@ -32,6 +32,9 @@ from lrkit.snapshot import capture_random
 Loss = Callable[[Any, Any], Tensor]
 Step = Callable[[Any, Any, torch.optim.Optimizer], Tensor]
 Validate = Callable[[Any], float | Mapping[str, float]]
+Echo = Callable[[str], object]
+Progress = Callable[[int, int], object]
+Begun = tuple[nn.Module, torch.optim.Optimizer, Iterable[Any], Schedule]
 
 
 @dataclass(frozen=True)
@@ -78,8 +81,8 @@ def train(
     out: str | Path | None = None,
     *,
     budget: float = 0.02,
-    echo: Callable[[str], object] | None = None,
-    progress: Callable[[int, int], object] | None = None,
+    echo: Echo | None = None,
+    progress: Progress | None = None,
 ) -> Run:
     """Train a task from the start, its rate driven by a schedule, watched.
 
@@ -91,7 +94,7 @@ def train(
         schedule: What drives the rate over the task's steps.
         seed: Of Python's, NumPy's and torch's generators, whose own states are put back afterwards.
         out: Folder for ``run.jsonl``, which must not hold one yet.
-        budget: Share of the time that gauges may take; see `watch`.
+        budget: Share of the time that gauges may take, as in `watch`.
         echo: Called with a line an epoch: epoch, step, rate, mean loss.
         progress: Called with (updates done, updates in all).
 
@@ -121,13 +124,7 @@ def train(
     restore = capture_random()
     try:
         seed_everything(seed)
-        model, optimizer, batches = make(task)
-        if lr is not None:
-            set_lr(optimizer, lr)
-        if driver_of(optimizer) is not None:
-            raise InputError("train: the task's optimizer comes with schedules attached. Pass the schedule to train instead.")
-        driven = resolved(as_schedule(schedule), task.steps, length_of(batches) or None)
-        attach(optimizer, lr=driven)
+        model, optimizer, batches, driven = begin(task, lr, schedule)
         base = float(optimizer.param_groups[0]["lrkit_base_lr"])
         meta = {"base_lr": base, "schedule": str(driven), "seed": seed, "steps": task.steps}
         with watch(model, optimizer, out, loss=task.loss, budget=budget, meta=meta) as w:
@@ -136,6 +133,22 @@ def train(
         return w.run
     finally:
         restore()
+
+
+def begin(task: Task, lr: float | None, schedule: str | Schedule | Template) -> Begun:
+    """Model, optimizer and batches of a training that begins, and the schedule that drives its rate.
+
+    Raises:
+        InputError: If the task's optimizer is driven already, or the schedule cannot be resolved.
+    """
+    model, optimizer, batches = make(task)
+    if lr is not None:
+        set_lr(optimizer, lr)
+    if driver_of(optimizer) is not None:
+        raise InputError("train: the task's optimizer comes with schedules attached. Pass the schedule to train instead.")
+    driven = resolved(as_schedule(schedule), task.steps, length_of(batches) or None)
+    attach(optimizer, lr=driven)
+    return model, optimizer, batches, driven
 
 
 def check_loss_function(call: str, loss: object) -> None:
@@ -167,14 +180,7 @@ def make(task: Task) -> tuple[nn.Module, torch.optim.Optimizer, Iterable[Any]]:
     return model, optimizer, batches
 
 
-def _loop(
-    task: Task,
-    model: nn.Module,
-    loop: Iterator[Update],
-    w: Watch,
-    echo: Callable[[str], object] | None,
-    progress: Callable[[int, int], object] | None,
-) -> None:
+def _loop(task: Task, model: nn.Module, loop: Iterator[Update], w: Watch, echo: Echo | None, progress: Progress | None) -> None:
     """Go through the updates: amend the rows, validate at each epoch's end, stop where the loss is no longer finite."""
     losses: list[Tensor] = []  # of this epoch, for the line that is echoed
     for update in loop:

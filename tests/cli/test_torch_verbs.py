@@ -42,6 +42,13 @@ def test_train_prints_epoch_rate_and_loss_and_keeps_the_run(tmp_path):
     assert Run.load(tmp_path / "first") == run
 
 
+def test_train_probes_where_the_doctor_is_in_doubt(tmp_path):
+    """Far below the usual rate, which the curve alone does not show: a higher rate helps."""
+    result = lrkit("train", task_file(tmp_path, steps="60"), "--lr", "0.003", "--schedule", "constant", "--budget", "0", "--probe")
+    assert result.returncode == 0, result
+    assert "settle:  lrkit.probe(" in result.stdout and "probe at step 44: raise the rate to 0.009" in result.stdout
+
+
 @pytest.mark.parametrize("verb", ["find", "train"])
 class TestBadInput:
     def test_a_loss_that_is_nan_at_once(self, verb, tmp_path):

@@ -73,3 +73,10 @@ def test_a_log_that_ends_as_the_loss_leaps_is_an_explosion():
     finding = found(run_of(np.where(T < N - 2, slide(), 100.0 ** (T - N + 3)), rate))["diverged"]
     assert "the log ends as the loss leaps to 1e+04" in finding.evidence[0] and finding.factor == pytest.approx(1 / 3, rel=0.02)
     assert "diverged" not in found(run_of(np.where(T < N - 1, slide(), 1e4)))
+
+
+def test_a_gauge_that_was_read_beside_a_nan_loss_does_not_hide_the_explosion():
+    """A validation in the row would say that the loss was merely not logged; what every update measures does not."""
+    ratio = np.where(T % 3 == 0, 1e-3, math.nan)
+    run = run_of(NAN_AT_500, grad_cosine=ratio, update_ratio=ratio, **{"rms_t/head": ratio})
+    assert found(run)["diverged"].confidence == found(run_of(NAN_AT_500))["diverged"].confidence >= 0.9

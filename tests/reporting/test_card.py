@@ -134,7 +134,8 @@ class TestVerdict:
         assert found["advised_lr"] is None
         one = found["findings"][0]
         assert set(one) == {
-            "code", "sentence", "confidence", "sure", "window", "evidence", "counter", "advice", "verify", "factor", "restart"
+            "code", "sentence", "confidence", "sure", "window", "evidence", "counter", "advice", "verify", "factor", "restart",
+            "probe",
         }  # fmt: skip
         assert one["factor"] is None and one["window"] == [1, 2] and isinstance(one["evidence"], list)
 

@@ -18,6 +18,12 @@ BLOCKS = 100
 _FIRST = 50  # updates among which a jolt is looked for: among more, noise alone throws one up
 _HEAD = 200  # rows that tell how noisy a single one is at the start
 FEWEST = 30  # points below which no rule speaks
+# Columns that a row has because an update was made; any other, such as a validation's, may stand in a row without a loss.
+_ABOUT_TRAINING = (
+    "step", "epoch", "loss", "lr", "loss_scale", "scale", "grad_scale", "grad_norm", "clip_factor", "update_ratio", "grad_cosine",
+    "coherence", "rms_t", "effective_lr", "half_product", "grad_noise", "noise_scale", "gain", "gain_ratio", "curvature_max",
+    "curvature_min", "edge",
+)  # fmt: skip
 _HUGE = 1e100  # a value beyond exploded, or is broken; its square would overflow
 
 
@@ -178,8 +184,7 @@ def _exploded(run: Run, loss: Array, seen: NDArray[np.intp]) -> NDArray[np.intp]
     An infinite loss was surely seen. A NaN may be a gap: where the row carries another measure (a validation), and where gaps of
     this length are usual in the log, because the loss is logged now and then.
     """
-    about_training = ("step", "epoch", "loss", "lr", "grad_norm", "update_ratio", "loss_scale", "scale", "grad_scale")
-    others = [run[name] for name in run.columns if name not in about_training and not name.startswith("lr/")]
+    others = [run[name] for name in run.columns if name.split("/")[0] not in _ABOUT_TRAINING]
     carries = np.isfinite(others).any(axis=0) if others else np.zeros(len(run), bool)
     after = np.arange(len(run)) > (seen[-1] if len(seen) else -1)
     usual = int(np.max(np.diff(seen), initial=1)) - 1

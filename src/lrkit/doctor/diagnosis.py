@@ -12,6 +12,7 @@ from lrkit.doctor.curve import FEWEST, Curve, curve_of
 from lrkit.doctor.decay_too_early import decay_too_early
 from lrkit.doctor.decay_too_late import decay_too_late
 from lrkit.doctor.diverged import diverged
+from lrkit.doctor.doubt import with_probes
 from lrkit.doctor.finding import Finding
 from lrkit.doctor.late_spikes import late_spikes
 from lrkit.doctor.no_progress import no_progress, too_short
@@ -79,6 +80,11 @@ class Diagnosis:
     def serious(self) -> bool:
         """Whether a fault is at least likely."""
         return any(finding.accuses and finding.sure != "possible" for finding in self.findings)
+
+    @property
+    def probe(self) -> int | None:
+        """The step at which a probe would settle what is in doubt; None where nothing is."""
+        return next((finding.probe for finding in self.findings if finding.probe is not None), None)
 
     @property
     def advised_lr(self) -> float | None:
@@ -160,8 +166,8 @@ def diagnose(run: Run) -> Diagnosis:
         missing.append("optimizer")
     seen = [finding for rule in RULES if (finding := rule(curve)) is not None] + ([exploded] if exploded else [])
     seen += [finding for rate_rule in RATE_RULES if (finding := rate_rule(curve, odds)) is not None]
-    flat = no_progress(curve) if odds.usual is None else None
-    findings = _ranked([*seen, flat] if flat is not None else seen)
+    flat = no_progress(curve) if odds.usual is None and not odds.gauged else None
+    findings = with_probes(_ranked([*seen, flat] if flat is not None else seen), curve)
     lost = any(finding.code in ("cannot_tell", "saddle") for finding in findings)
     word = "cannot tell" if lost or odds.probabilities[odds.word] < _LEAST else odds.word
     return Diagnosis(run, findings, tuple(missing), _chances(odds, MISSED), word, curve.peak)  # type: ignore[arg-type]

@@ -24,6 +24,7 @@ class Finding:
         verify: How to see that it helped.
         factor: What the advice multiplies the rate with; 1 where it leaves it.
         restart: The step to go back to; None where nothing is to be redone.
+        probe: The step at which `lrkit.probe` would settle what is in doubt; None where nothing is, or it could not.
     """
 
     code: str
@@ -36,11 +37,19 @@ class Finding:
     verify: str
     factor: float = 1.0
     restart: int | None = None
+    probe: int | None = None
 
     @property
     def title(self) -> str:
         """The illness in words a person reads: ``too high later``."""
         return self.code.replace("_", " ")
+
+    @property
+    def settles(self) -> str:
+        """How to settle what is in doubt; nothing where there is no doubt, or no probe would settle it."""
+        if self.probe is None:
+            return ""
+        return f"lrkit.probe(model, optimizer, loss, batches) at step {self.probe}, or lrkit train --probe"
 
     @property
     def sure(self) -> str:
@@ -58,4 +67,5 @@ class Finding:
         lines += [f"  for:     {line}" for line in self.evidence]
         lines += [f"  against: {line}" for line in self.counter]
         lines += [f"  do:      {self.advice}", f"  verify:  {self.verify}"]
+        lines += [f"  settle:  {self.settles}"] if self.settles else []
         return "\n".join(lines)

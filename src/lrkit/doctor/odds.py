@@ -1,10 +1,12 @@
 """Odds: how probable it is that a run's rate was too low, right or too high, and which rate to use instead.
 
 Two multinomial regressions on the `shape` of the curve, frozen in ``odds.json``: one knows nothing but the curve, the other also
-how far the rate lies from what its optimizer usually wants over so many steps. They were fitted on labelled sweeps by
+how far the rate lies from what its optimizer usually wants over so many steps. Of a run that was watched, the `readings` of its
+gauges move the odds of each. They were fitted on labelled sweeps by
 ``benchmarks/doctor/fit.py --write`` and judged on problems that were left out (``benchmarks/doctor/table.py``).
 
     P(word) = softmax(w · (x − mean) / scale + b)
+    P(word | gauges) = softmax(log P(word) + v · (r − mean) / scale + c), a missing reading rᵢ at its mean
     log10(best rate / rate) = log10(usual rate / rate), or a · (x − mean) / scale + c where the rate is unknown
     log10(usual rate) = u(family) − s · log10(steps) − r · log10|start|
 
@@ -25,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrkit.doctor.curve import Curve
+from lrkit.doctor.readings import readings_of
 from lrkit.doctor.shape import shape_of
 
 Array = NDArray[np.float64]
@@ -33,6 +36,7 @@ MISSED = 0.005  # share of diverged runs that the rule does not see, on labelled
 _WRONG_WAY = 1.5  # errors: who is told the opposite of what is right loses a run more
 _REACH = 0.84  # of the decades up to the best rate; so chosen that nine of ten who take the advice gain
 _FAR = 2.0  # decades from the usual rate
+_LEAST = 1e-6  # probability: gauges may overrule what was nearly sure
 _FARTHEST = 4.0  # standard deviations: beyond, nothing was seen when the weights were fitted
 
 
@@ -63,20 +67,49 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Move:
+    """How the readings of gauges move a model's odds.
+
+    Args:
+        mean: (k,) of the readings it was fitted on.
+        scale: (k,) their standard deviations.
+        weights: (k + 1, 3) of the words; the last row is the intercept.
+    """
+
+    mean: Array
+    scale: Array
+    weights: Array
+
+    def standard(self, readings: Array) -> Array:
+        """(n, k + 1) the readings as the weights take them, of (n, k); one that is missing moves nothing."""
+        z = np.nan_to_num(np.clip((readings - self.mean) / self.scale, -_FARTHEST, _FARTHEST))
+        return np.hstack([z, np.ones((len(z), 1))])
+
+    def moved(self, chances: Array, readings: Array) -> Array:
+        """(n, 3) the words' probabilities, of (n, 3) without the gauges and (n, k) readings; rows without any stay."""
+        score = np.log(np.maximum(chances, _LEAST)) + self.standard(readings) @ self.weights
+        odds = np.exp(score - score.max(axis=1, keepdims=True))
+        seen = np.isfinite(readings).any(axis=1, keepdims=True)
+        return np.asarray(np.where(seen, odds / odds.sum(axis=1, keepdims=True), chances))
+
+
+@dataclass(frozen=True)
 class Odds:
     """What the regressions say of a run.
 
     Args:
         probabilities: {word: probability} of too low, ok and too high.
-        alone: The same by the curve alone.
+        alone: The same without the usual rate: by the curve alone, and its gauges.
         decades: log10 of the factor from the run's rate to the best one, estimated.
         usual: The rate that the run's optimizer usually wants; None where the rate or the optimizer is unknown.
+        gauged: Whether gauges had their say.
     """
 
     probabilities: dict[str, float]
     alone: dict[str, float]
     decades: float
     usual: float | None
+    gauged: bool = False
 
     @property
     def word(self) -> str:
@@ -127,16 +160,17 @@ def odds_of(curve: Curve, book: Book | None = None) -> Odds:
     book = book or _book()
     kind = family(curve.run.meta.get("optimizer"), curve.run.meta.get("momentum"))
     x = shape_of(curve)
-    chances = alone = book.blind.probabilities(x[None])[0]
+    readings = readings_of(curve)[None]
+    chances = alone = book.gauged_blind.moved(book.blind.probabilities(x[None]), readings)[0]
     if kind is None or curve.peak is None:
         usual = None
         decades = float((book.blind.standard(x[None]) @ book.advice)[0])
     else:
         usual = 10 ** book.usual.log10(kind, *horizon_of(curve))
         decades = float(np.log10(usual / curve.peak))
-        chances = book.known.probabilities(np.append(x, off_usual(decades))[None])[0]
+        chances = book.gauged.moved(book.known.probabilities(np.append(x, off_usual(decades))[None]), readings)[0]
     by_word, by_curve = (dict(zip(WORDS, p.tolist(), strict=True)) for p in (chances, alone))
-    return Odds(by_word, by_curve, decades, usual)
+    return Odds(by_word, by_curve, decades, usual, bool(np.isfinite(readings).any()))
 
 
 def off_usual(decades: float) -> float:
@@ -173,18 +207,21 @@ def horizon_of(curve: Curve) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Book:
-    """What was fitted: the two models, and the rate that an optimizer usually wants."""
+    """What was fitted: the two models, how gauges move each, and the rate that an optimizer usually wants."""
 
     blind: Model
     known: Model
     advice: Array  # (k + 1,) where the rate is unknown
     usual: Usual
+    gauged: Move  # the known one
+    gauged_blind: Move
 
 
 def book_from(spec: Mapping[str, Any]) -> Book:
     """A Book from the JSON values of ``odds.json``."""
     blind, known = (Model(**{name: np.array(values) for name, values in spec[key].items()}) for key in ("blind", "known"))
-    return Book(blind, known, np.array(spec["advice"]), Usual(**spec["usual"]))
+    moves = (Move(**{name: np.array(values) for name, values in spec[key].items()}) for key in ("gauged", "gauged_blind"))
+    return Book(blind, known, np.array(spec["advice"]), Usual(**spec["usual"]), *moves)
 
 
 @cache

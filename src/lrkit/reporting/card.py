@@ -148,7 +148,8 @@ def _finding(number: int, finding: Finding, width: int) -> list[Text]:
     lines += _listed("for", finding.evidence, width)
     lines += _listed("against", finding.counter, width)
     lines += _listed("do", (finding.advice,), width, "bold")
-    return lines + _listed("verify", (finding.verify,), width)
+    lines += _listed("verify", (finding.verify,), width)
+    return lines + _listed("settle", (finding.settles,) if finding.settles else (), width)
 
 
 def _listed(word: str, sentences: Sequence[str], width: int, style: str = "") -> list[Text]:

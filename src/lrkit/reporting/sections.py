@@ -125,6 +125,7 @@ def _card(number: int, finding: Finding) -> str:
         f"<dt>{'' if i and lines[i - 1][0] == word else word}</dt><dd>{escape(one)}</dd>" for i, (word, one) in enumerate(lines)
     )
     said += f'<dt>do</dt><dd class="do">{escape(finding.advice)}</dd><dt>verify</dt><dd>{escape(finding.verify)}</dd>'
+    said += f"<dt>settle</dt><dd>{escape(finding.settles)}</dd>" if finding.settles else ""
     return (
         f'<div class="card {kind}"><span class="tag">{_whole(sure)}</span>'
         f"<h3>{number}&ensp;{escape(finding.title)}<small>steps {_span(finding)}</small></h3>{bar}"

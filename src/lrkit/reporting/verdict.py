@@ -107,9 +107,13 @@ def as_dict(diagnosis: Diagnosis) -> dict[str, Any]:
         None), ``healthy`` and ``serious`` (bool), ``missing`` [name of a signal that is not in the log], and ``findings``, at
         most three, the surest first. Each of them has ``code``, ``sentence``, ``confidence`` (0 to 1), ``sure`` (certain, likely
         or possible), ``window`` [first step, last step], ``evidence`` [sentence], ``counter`` [sentence], ``advice``, ``verify``,
-        ``factor`` (what the advice multiplies the rate with) and ``restart`` (the step to go back to, or None).
+        ``factor`` (what the advice multiplies the rate with), ``restart`` (the step to go back to, or None) and ``probe`` (the
+        step at which a probe would settle what is in doubt, or None).
     """
-    names = ("code", "sentence", "confidence", "sure", "window", "evidence", "counter", "advice", "verify", "factor", "restart")
+    names = (
+        "code", "sentence", "confidence", "sure", "window", "evidence", "counter", "advice", "verify", "factor", "restart",
+        "probe",
+    )  # fmt: skip
     out = {
         "rate": diagnosis.rate,
         "probabilities": diagnosis.probabilities,
