@@ -125,7 +125,7 @@ class TestOnDisk:
     def test_what_was_flushed_survives_a_kill(self, tmp_path):
         """kill -9 in the middle of writing: every flushed row is read back."""
         code = (
-            "import sys, time\nfrom lrkit.run import Writer\n"
+            "import sys, time\nfrom lrkit.journal import Writer\n"
             f"w = Writer({str(tmp_path / 'run.jsonl')!r})\n"
             "for i in range(10**9):\n"
             "    w.append({'step': i, 'loss': 1.0 / (1 + i)})\n"

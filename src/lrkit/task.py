@@ -81,6 +81,7 @@ def train(
     out: str | Path | None = None,
     *,
     budget: float = 0.02,
+    every: int | None = None,
     echo: Echo | None = None,
     progress: Progress | None = None,
 ) -> Run:
@@ -94,13 +95,12 @@ def train(
         schedule: What drives the rate over the task's steps.
         seed: Of Python's, NumPy's and torch's generators, whose own states are put back afterwards.
         out: Folder for ``run.jsonl``, which must not hold one yet.
-        budget: Share of the time that gauges may take, as in `watch`.
+        budget: Share of the time that gauges may take, as in `watch`; `every` likewise.
         echo: Called with a line an epoch: epoch, step, rate, mean loss.
         progress: Called with (updates done, updates in all).
 
     Returns:
-        The run: ``step, loss, lr, epoch``, what the gauges of `watch` have read now and then, and ``val_loss`` (and other
-        ``val_…``) where the task validates.
+        The run: ``step, loss, lr, epoch``, what gauges have read, and ``val_loss`` (and other ``val_…``) if the task validates.
 
     Raises:
         InputError: If there are no batches, the schedule cannot be resolved, or the untrained model's loss is not finite.
@@ -127,7 +127,7 @@ def train(
         model, optimizer, batches, driven = begin(task, lr, schedule)
         base = float(optimizer.param_groups[0]["lrkit_base_lr"])
         meta = {"base_lr": base, "schedule": str(driven), "seed": seed, "steps": task.steps}
-        with watch(model, optimizer, out, loss=task.loss, budget=budget, meta=meta) as w:
+        with watch(model, optimizer, out, loss=task.loss, budget=budget, every=every, meta=meta) as w:
             loop = updates(model, optimizer, task.loss, batches, task.steps, task.step, lambda batch: w.record(batch=batch))
             _loop(task, model, loop, w, echo, progress)
         return w.run

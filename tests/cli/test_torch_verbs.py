@@ -44,7 +44,8 @@ def test_train_prints_epoch_rate_and_loss_and_keeps_the_run(tmp_path):
 
 def test_train_probes_where_the_doctor_is_in_doubt(tmp_path):
     """Far below the usual rate, which the curve alone does not show: a higher rate helps."""
-    result = lrkit("train", task_file(tmp_path, steps="60"), "--lr", "0.003", "--schedule", "constant", "--budget", "0", "--probe")
+    given = ("--lr", "0.003", "--schedule", "constant", "--budget", "0", "--probe")
+    result = lrkit("train", task_file(tmp_path, steps="60"), *given)
     assert result.returncode == 0, result
     assert "settle:  lrkit.probe(" in result.stdout and "probe at step 44: raise the rate to 0.009" in result.stdout
 

@@ -99,6 +99,44 @@ class TestWhatIsSeen:
                 scaler.update()
         assert w.run.step.tolist() == [0, 1]
 
+    @pytest.mark.parametrize("before_backward", [False, True])
+    def test_an_update_that_a_scaler_skipped_without_a_hook_leaves_nothing_behind(self, before_backward):
+        """An unfused optimizer's step is not even called; its loss and batch are not those of the next update."""
+        model, optimizer = build(torch.optim.SGD)
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
+        with watch(model, optimizer, loss=lambda model, x: model(x).square().mean(), every=1) as w:
+            for turn, x in enumerate(DATA[:4]):
+                optimizer.zero_grad()
+                value = model(x).square().mean()
+                if before_backward and turn == 1:
+                    w.record(loss=50.0, batch=x)  # with gradients of an earlier pass still to come
+                scaler.scale(value).backward()
+                if turn == 1:
+                    model[0].weight.grad.fill_(float("inf"))
+                w.record(loss=50.0 if turn == 1 else 1.0, batch=x)
+                scaler.step(optimizer)
+                scaler.update()
+        assert w.run.step.tolist() == [0, 1, 2] and w.run["loss"].tolist() == [1.0, 1.0, 1.0]
+        assert "gain_ratio" in w.run and len(w.run.observed("gain_ratio")[0]) == 3
+
+    def test_losses_of_an_accumulation_are_averaged_whatever_the_gradients_do(self):
+        model, optimizer = build(torch.optim.SGD)
+        with watch(model, optimizer) as w:
+            for _ in range(2):
+                optimizer.zero_grad()
+                for k, x in enumerate(DATA[:3]):
+                    w.record(loss=float(k))
+                    model(x).square().mean().backward()
+                optimizer.step()
+        assert w.run["loss"].tolist() == [1.0, 1.0]
+
+    def test_the_first_step_can_be_said(self):
+        model, optimizer = build()
+        with watch(model, optimizer, step=70) as w:
+            one(model, optimizer, DATA[0])
+            optimizer.step()
+        assert w.run.step.tolist() == [70]
+
     def test_a_resumed_run_goes_on_where_its_schedule_is(self):
         model, optimizer = build()
         attach(optimizer, lr="linear 10")

@@ -22,4 +22,4 @@ def test_every_block_runs(code, tmp_path):
 
 
 def test_there_is_a_block_for_each_host():
-    assert len(BLOCKS) == PAGE.count("```python") == 8
+    assert len(BLOCKS) == PAGE.count("```python") == 10

@@ -8,10 +8,11 @@ from typing import Any
 
 from lrkit.doctor.diagnosis import Diagnosis, diagnose
 from lrkit.errors import InputError, LrkitError
+from lrkit.journal import FILE_NAME
 from lrkit.logs.sniff import runs_in
 from lrkit.logs.source import NoLogError, Source, sources
 from lrkit.reporting.verdict import as_dict, label_of, run_name
-from lrkit.run import FILE_NAME, Run
+from lrkit.run import Run
 
 _DEPTH = 3  # folders below the one that was named
 _LOGS = (".jsonl", ".csv", ".tsv", ".json", ".log", ".txt", ".gz")  # worth a look where a folder has no log of a known name

@@ -12,9 +12,9 @@ def command(
 ) -> None:
     """Write one self-contained HTML file: loss, rate and findings."""
     from lrkit.cli.screen import console
+    from lrkit.journal import FILE_NAME
     from lrkit.logs.sniff import read
     from lrkit.reporting.html import report
-    from lrkit.run import FILE_NAME
 
     loaded = read(run)
     place = Path(run)

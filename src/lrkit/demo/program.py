@@ -19,9 +19,10 @@ from lrkit.figures.charts import curves
 from lrkit.figures.style import PALETTE, new_figure, to_png
 from lrkit.finder.search import find
 from lrkit.finder.suggestion import Suggestion
+from lrkit.journal import FILE_NAME
 from lrkit.reporting.html import Item, free_for_report, report, write_whole
 from lrkit.reporting.panels import compare, loss_and_rate
-from lrkit.run import FILE_NAME, Run
+from lrkit.run import Run
 from lrkit.schedules.base import Schedule
 from lrkit.schedules.template import resolved
 from lrkit.schedules.text import parse
@@ -31,6 +32,7 @@ SCHEDULE = "warmup 5% > cosine"
 LABELS = {"found": 1.0, "thirty-fold": 30.0, "a-hundredth": 0.01}
 _PAGE, _PICTURES = "report.html", ("overview", "finder", "schedule", "runs")
 BUDGET = 1.0  # of a training run: a few seconds here
+GAUGED = 12  # updates between visits: two dozen a run, the same ones each time
 
 Tell = Callable[[str, float], object]
 
@@ -89,7 +91,8 @@ def _run(folder: Path, seed: int, echo: Callable[[str], object] | None, tell: Te
             tell(f"training at {rate:.2g}", (i + done / of) / parts)
 
         (folder / label / FILE_NAME).unlink(missing_ok=True)  # an older demo's: _check_free has seen to that
-        run = train(job, rate, schedule, seed, folder / label, echo=echo if label == "found" else None, progress=progress)
+        said = echo if label == "found" else None
+        run = train(job, rate, schedule, seed, folder / label, every=GAUGED, echo=said, progress=progress)
         run.meta["label"] = f"{rate:.2g} ({label.replace('-', ' ')})"
         diagnoses[label] = diagnose(run)
     tell("drawing", 1.0)

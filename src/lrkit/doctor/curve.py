@@ -172,10 +172,11 @@ def curve_of(run: Run) -> Curve:
 
 def _bounded(run: Run) -> Run:
     """The run with every value beyond `_HUGE` infinite."""
-    huge = {name: np.isfinite(column) & (np.abs(column) > _HUGE) for name, column in run.items()}
-    if not any(places.any() for places in huge.values()):
+    huge = [name for name in run if (np.abs(run.observed(name)[1]) > _HUGE).any()]
+    if not huge:
         return run
-    return Run({name: np.where(huge[name], np.copysign(np.inf, column), column) for name, column in run.items()}, run.meta)
+    cut = {name: np.where(np.abs(run[name]) > _HUGE, np.copysign(np.inf, run[name]), run[name]) for name in huge}
+    return Run({**dict(run), **cut}, run.meta)
 
 
 def _exploded(run: Run, loss: Array, seen: NDArray[np.intp]) -> NDArray[np.intp]:

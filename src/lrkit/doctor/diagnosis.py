@@ -8,20 +8,25 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from lrkit.doctor.clipping import clipping
 from lrkit.doctor.curve import FEWEST, Curve, curve_of
 from lrkit.doctor.decay_too_early import decay_too_early
 from lrkit.doctor.decay_too_late import decay_too_late
 from lrkit.doctor.diverged import diverged
 from lrkit.doctor.doubt import with_probes
 from lrkit.doctor.finding import Finding
+from lrkit.doctor.floor import floor
 from lrkit.doctor.late_spikes import late_spikes
 from lrkit.doctor.no_progress import no_progress, too_short
 from lrkit.doctor.odds import MISSED, Odds, odds_of, surely
+from lrkit.doctor.oscillation import oscillation
 from lrkit.doctor.overfitting import overfitting
-from lrkit.doctor.saddle import saddle
+from lrkit.doctor.saddle_by_curvature import saddle_by_curvature
+from lrkit.doctor.spike_due import spike_due
 from lrkit.doctor.too_high_at_start import never_recovers, too_high_at_start
 from lrkit.doctor.too_high_later import too_high_later
 from lrkit.doctor.too_low import too_low
+from lrkit.doctor.vanishing import vanishing
 from lrkit.doctor.warmup_too_long import warmup_too_long
 from lrkit.doctor.warmup_too_short import warmup_too_short
 from lrkit.errors import InputError
@@ -34,16 +39,23 @@ Word = Literal["ok", "too low", "too high", "diverged", "cannot tell"]
 
 RATE_RULES: tuple[Callable[[Curve, Odds], Finding | None], ...] = (too_low, too_high_at_start, too_high_later)
 RULES: tuple[Callable[[Curve], Finding | None], ...] = (
-    late_spikes, warmup_too_short, warmup_too_long, decay_too_early, decay_too_late, saddle, overfitting,
+    late_spikes, warmup_too_short, warmup_too_long, decay_too_early, decay_too_late, saddle_by_curvature, overfitting,
+    oscillation, floor, spike_due, vanishing, clipping,
 )  # fmt: skip
 
 # What an illness makes look like another, which is then not reported beside it.
 _EXPLAINS: dict[str, tuple[str, ...]] = {
     "saddle": ("too_low", "too_high_at_start", "too_high_later"),
+    "oscillation": ("too_low", "too_high_at_start", "too_high_later"),
+    "floor": ("too_low",),
     "warmup_too_long": ("too_low",),
     "decay_too_early": ("too_low",),
     "decay_too_late": ("too_high_later",),
     "overfitting": ("too_low",),
+    "vanishing": ("too_low", "too_high_at_start"),
+    "clipping": ("too_low",),
+    "too_high_at_start": ("spike_due",),
+    "too_high_later": ("spike_due",),
     "cannot_tell": ("too_low", "too_high_at_start", "too_high_later"),
 }
 _NEVER = 0.95  # see `never_recovers`
@@ -95,7 +107,7 @@ class Diagnosis:
     @property
     def well(self) -> str:
         """What is said of a healthy run."""
-        if self.findings:
+        if any(finding.accuses for finding in self.findings):
             return f"nothing is more than possible, but look at {'this' if len(self.findings) == 1 else 'these'}"
         loss = self.run.observed("loss")[1]
         end = np.median(loss[-max(3, len(loss) // 10) :])

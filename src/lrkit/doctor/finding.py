@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
-# What exists, about the rate first. More come with gauges: oscillation, floor, vanishing, clipping.
+# What exists, about the rate first. The last come with gauges.
 CODES = (
     "too_high_at_start", "too_high_later", "too_low", "diverged", "late_spikes", "warmup_too_short", "warmup_too_long",
     "decay_too_early", "decay_too_late", "saddle", "overfitting", "cannot_tell",
+    "oscillation", "floor", "spike_due", "vanishing", "clipping",
 )  # fmt: skip
 
 
@@ -58,11 +59,11 @@ class Finding:
 
     @property
     def accuses(self) -> bool:
-        """Whether it names a fault; "cannot tell" does not."""
-        return self.code != "cannot_tell"
+        """Whether it names a fault; "cannot tell" does not, and a floor is none."""
+        return self.code not in ("cannot_tell", "floor")
 
     def __str__(self) -> str:
-        sure = f" ({self.sure}, {self.confidence:.0%})" if self.accuses else ""
+        sure = f" ({self.sure}, {self.confidence:.0%})" if self.code != "cannot_tell" else ""
         lines = [f"{self.code}{sure}: {self.sentence}"]
         lines += [f"  for:     {line}" for line in self.evidence]
         lines += [f"  against: {line}" for line in self.counter]

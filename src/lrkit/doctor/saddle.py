@@ -31,7 +31,7 @@ def saddle(curve: Curve) -> Finding | None:
     gone = way(curve)
     steps = (curve.steps[last] - curve.steps[first]) / max(1, curve.last - curve.first)
     share = float(min(gone[last] - (gone[first - 1] if first else 0.0), steps))
-    classes = _classes(level, float(np.std(blocks[first : last + 1])) / (last - first + 1) ** 0.5)
+    classes = classes_at(level, float(np.std(blocks[first : last + 1])) / (last - first + 1) ** 0.5)
     at_start = abs(level - curve.start) < max(3 * curve.spread, 0.05 * curve.drop)
     if last >= len(blocks) - 3:
         return _never(curve, first, level, classes if near < 0.1 * level else 0)
@@ -78,7 +78,7 @@ def _at_once(curve: Curve, gone: Array, last: int, share: float) -> bool:
     return bool(len(below)) and float(gone[last + int(below[0])] - gone[last]) < max(share, 0.1)
 
 
-def _classes(level: float, off: float) -> int:
+def classes_at(level: float, off: float) -> int:
     """The number of classes of which this is the chance level, or 0."""
     if not 0.6 < level < 11:
         return 0

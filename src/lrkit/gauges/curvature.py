@@ -21,9 +21,12 @@ import torch
 from torch import Tensor
 
 from lrkit.errors import InputError
+from lrkit.gauges.evaluation import Evaluation, Unavailable
 from lrkit.gauges.norms import Reading
-from lrkit.gauges.view import Unavailable, Value, View, local
+from lrkit.gauges.replay import gradient
+from lrkit.gauges.view import Value, View, local
 from lrkit.optim.effective import effective_lr
+from lrkit.optim.optimizer import Optimizer
 
 _NEAR = 1e-3  # of ‖θ‖: how far apart gradients are taken
 _STEPS = 4  # products a visit; the first visit has twice as many
@@ -58,20 +61,20 @@ def edge(now: View) -> Reading:
 
     Few products never overshoot: the true extremes are at least as far out. A largest one that is still in doubt is left out.
 
-    Costs 8 gradients a visit, 16 the first time, and the memory of seven copies of the weights; one is kept between visits.
+    Costs 8 gradients a visit, 16 the first time, and the memory of eight copies of the weights, then twelve; one is kept.
     """
-    now.check_evaluable()
     if any(p.dtype in (torch.float16, torch.bfloat16) for p in now.parameters):
         raise Unavailable("weights of half precision are too coarse for differences")
+    now.check_evaluable()
     yield
     scale, limit = _metric(now)
     if scale is None:
         return {}
-    start = now.memory.get("curvature")
-    product, steps = hessian(now, now.batches, scale), _STEPS
+    start, steps = now.memory.get("curvature"), _STEPS
     if start is None or len(start) != len(scale):
         start, steps = _begin(now), 2 * _STEPS
-    found, now.memory["curvature"] = lanczos(product, start, steps)
+    with now.evaluation() as loss:
+        found, now.memory["curvature"] = lanczos(hessian(loss, now.batches, now.parameters, scale), start, steps)
     if found.doubt > _DOUBT or not math.isfinite(found.largest):
         return {}
     seen: dict[str, Value] = {"curvature_max": found.largest, "curvature_min": found.smallest}
@@ -86,12 +89,12 @@ def curvature(now: View, batches: list[Any], steps: int) -> Curvature:
         batches: On which the loss is taken.
         steps: Products each; with as many as there are weights the eigenvalues are exact.
     """
-    scale, limit = _metric(now)
-    plain = torch.ones_like(_begin(now))
-    found, _ = lanczos(hessian(now, batches, plain), _begin(now), steps)
-    if scale is None or bool((scale == scale[0]).all()):
-        return Curvature(found.largest, found.smallest, limit, found.doubt)
-    scaled, _ = lanczos(hessian(now, batches, scale), _begin(now), steps)
+    (scale, limit), parameters, begin = _metric(now), now.parameters, _begin(now)
+    with now.evaluation() as loss:
+        found, _ = lanczos(hessian(loss, batches, parameters, torch.ones_like(begin)), begin, steps)
+        if scale is None or bool((scale == scale[0]).all()):
+            return Curvature(found.largest, found.smallest, limit, found.doubt)
+        scaled, _ = lanczos(hessian(loss, batches, parameters, scale), begin, steps)
     return Curvature(scaled.largest, found.smallest, limit, scaled.doubt)
 
 
@@ -109,7 +112,7 @@ def lanczos(product: Product, start: Tensor, steps: int) -> tuple[Curvature, Ten
         diagonal.append(float(torch.dot(w, basis[-1])))
         for _ in range(2):  # once is not enough in float32
             for v in basis:
-                w = w - torch.dot(w, v) * v
+                w.addcmul_(v, torch.dot(w, v), value=-1.0)
         beside.append(float(w.norm()))
         whole = beside[-1] <= 1e-6 * max(abs(one) for one in (*diagonal, *beside[:-1], 1e-30))
         if len(basis) >= min(steps, len(start)) or whole or not math.isfinite(beside[-1]):
@@ -126,42 +129,35 @@ def lanczos(product: Product, start: Tensor, steps: int) -> tuple[Curvature, Ten
     return Curvature(float(values[-1]), float(values[0]), None, 0.0 if whole else doubt), ends[0] + ends[1]
 
 
-def hessian(now: View, batches: list[Any], scale: Tensor) -> Product:
-    """d ↦ S H S d for S = diag(scale), at the present weights, which are put back to the bit after each product."""
-    parameters = now.parameters
+def hessian(loss: Evaluation, batches: list[Any], parameters: list[Tensor], scale: Tensor) -> Product:
+    """d ↦ S H S d for S = diag(scale), at the weights that are held; they are put back when the evaluation ends."""
+    size = torch.linalg.vector_norm(torch.stack([p.norm().to(scale) for p in loss.held]))
+    near = _NEAR * torch.where(size > 0, size, 1.0)
 
-    def gradient(loss: Callable[[Any], Tensor]) -> Tensor:
-        value = torch.stack([loss(batch) for batch in batches]).mean()
-        if not value.requires_grad:
-            raise Unavailable("loss(model, batch) depends on no trained weight")
-        found = torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True)
-        return torch.cat([g.reshape(-1) for g in local(found)])
+    def slope(way: Tensor, sign: float) -> Tensor:
+        """The mean gradient at θ ± way."""
+        _move(parameters, loss.held, way, sign)
+        total = torch.cat([g.reshape(-1) for g in gradient(loss, batches[0], parameters, first=True)[1]])
+        for batch in batches[1:]:
+            total += torch.cat([g.reshape(-1) for g in gradient(loss, batch, parameters, first=False)[1]])
+        return total.div_(len(batches))
 
     def product(v: Tensor) -> Tensor:
-        held = [p.detach().clone() for p in parameters]
         way = scale * v
-        size = torch.linalg.vector_norm(torch.stack([p.norm() for p in held])).to(way)
-        step = _NEAR * torch.where(size > 0, size, 1.0) / way.norm().clamp(min=1e-30)
-        try:
-            with now.evaluation() as loss:
-                _move(parameters, held, step * way)
-                above = gradient(loss)
-                _move(parameters, held, -step * way)
-                between: Tensor = above - gradient(loss)
-                curved: Tensor = scale * between / (2 * step)
-                return curved
-        finally:
-            with torch.no_grad():
-                for p, old in zip(parameters, held, strict=True):
-                    p.copy_(old)
+        step = near / way.norm().clamp(min=1e-30)
+        way.mul_(step)
+        above = slope(way, 1.0)
+        return above.sub_(slope(way, -1.0)).mul_(scale).div_(2 * step)
 
     return product
 
 
-def _move(parameters: list[Tensor], held: list[Tensor], way: Tensor) -> None:
+def _move(parameters: list[Tensor], held: list[Tensor], way: Tensor, sign: float) -> None:
+    """θ ← held ± way, without a copy in between."""
     with torch.no_grad():
         for p, old, part in zip(parameters, held, torch.split(way, [flat(p) for p in held]), strict=True):
-            p.copy_(old + (torch.view_as_complex(part.view(*old.shape, 2)) if old.is_complex() else part.view_as(old)))
+            part = torch.view_as_complex(part.view(*old.shape, 2)) if old.is_complex() else part.view_as(old)
+            torch.add(old, part.to(old.dtype), alpha=sign, out=p.detach())
 
 
 def flat(p: Tensor) -> int:
@@ -183,29 +179,39 @@ def _begin(now: View) -> Tensor:
 
 
 def _metric(now: View) -> tuple[Tensor | None, float | None]:
-    """(√(D/η) of each weight, the limit of D/η's curvature) at the first group's rate η; (None, None) while that is 0."""
-    group = now.optimizer.param_groups[0]
+    """(√(D/η) of each weight, the limit of D/η's curvature) at the first rate η above 0; (None, None) while all are 0.
+
+    Without an η/σ that is known, D is 1 and there is no limit.
+    """
+    group = next((one for one in now.optimizer.param_groups if one["params"] and float(one.get("lr", 1.0)) > 0), None)
+    if group is None:
+        return None, None
     lr = float(group.get("lr", 1.0))
     ones = [torch.ones(flat(p), device=p.device, dtype=local([p])[0].dtype) for p in now.parameters]
     try:
-        scales = dict(effective_lr(now.optimizer).rates())
+        known = effective_lr(now.optimizer)
+        scales = {p: rate.nan_to_num(nan=0.0) for p, rate in known.rates()}  # 0: it does not move yet
+        signs = "betas" in group and all(one.v is None for one in known.moments())  # of gradients, whose size does not matter
     except InputError:
         return torch.cat(ones), None
-    if lr <= 0:
-        return None, None
+    if signs or not any(bool(rate.any()) for rate in scales.values()):
+        return torch.cat(ones), None
     pairs = zip(now.parameters, ones, strict=True)
-    parts = [(scales[p].to(one) / lr).reshape(-1).expand_as(one) if p in scales else one for p, one in pairs]
-    return torch.cat(parts).clamp_(min=0.0).sqrt_(), stable(group) / lr
+    parts = [(scales[p].to(one) / lr).reshape(-1).expand_as(one) if p in scales else torch.zeros_like(one) for p, one in pairs]
+    limit = None if type(now.optimizer) is Optimizer else stable(group)  # made of parts: their numbers have names of their own
+    return torch.cat(parts).clamp_(min=0.0).sqrt_(), None if limit is None else limit / lr
 
 
-def stable(group: dict[str, Any]) -> float:
-    """What η·λ of a quadratic's curvature λ may be before an update without noise diverges.
+def stable(group: dict[str, Any]) -> float | None:
+    """What η·λ of a quadratic's curvature λ may be before an update without noise diverges; None where that is not known.
 
     Examples:
-        >>> stable({"lr": 0.1}), stable({"momentum": 0.9}), round(stable({"betas": (0.9, 0.999)}), 6)
+        >>> stable({"lr": 0.1, "momentum": 0.0}), stable({"momentum": 0.9}), round(stable({"betas": (0.9, 0.999)}), 6)
         (2.0, 3.8, 38.0)
     """
     betas, momentum = group.get("betas"), group.get("momentum", 0.0)
+    if "momentum_decay" in group:
+        return None  # NAdam's momentum grows with the updates
     if isinstance(betas, tuple | list) and len(betas) > 1:
         return (2 + 2 * float(betas[0])) / (1 - float(betas[0]))
     if group.get("nesterov"):

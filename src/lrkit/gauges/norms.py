@@ -10,8 +10,9 @@ from collections.abc import Generator
 
 import torch
 
+from lrkit.gauges.evaluation import Unavailable
 from lrkit.gauges.quantities import cosine, dots, squares
-from lrkit.gauges.view import Unavailable, Value, View, local
+from lrkit.gauges.view import Value, View, local
 
 Reading = Generator[None, None, dict[str, Value]]
 
@@ -39,7 +40,7 @@ def update_ratio(now: View) -> Reading:
     with torch.no_grad():
         before = [p.clone() for p in local(parameters)]
     yield
-    if now.parameters != parameters and len(now.parameters) != len(parameters):
+    if [id(p) for p in now.parameters] != [id(p) for p in parameters]:
         return {}
     with torch.no_grad():
         size = squares(before)

@@ -11,6 +11,11 @@ from torch import Tensor
 _LOW = (torch.float16, torch.bfloat16)
 
 
+def wide(value: Tensor) -> Tensor:
+    """A quantity in float64, where its device has that."""
+    return value.to(torch.float32 if value.device.type == "mps" else torch.float64)
+
+
 def squares(tensors: Sequence[Tensor]) -> Tensor:
     """(n,) Σ|x|² of each tensor, in float64 so that sums over tensors lose nothing; one kernel a list.
 
@@ -29,12 +34,12 @@ def _powers(tensors: Sequence[Tensor], p: float) -> Tensor:
     if not tensors:
         return torch.zeros(0, dtype=torch.float64)
     home, norms = tensors[0].device, list[Tensor]()
-    wide = torch.float32 if home.type == "mps" else torch.float64
     if len({(one.dtype, one.device) for one in tensors}) == 1:
         norms = list(torch._foreach_norm(list(tensors), p, dtype=torch.float32 if tensors[0].dtype in _LOW else None))
     else:  # a list of several kinds is gone through kind by kind
         norms = [torch._foreach_norm([one], p, dtype=torch.float32 if one.dtype in _LOW else None)[0].to(home) for one in tensors]
-    return torch.stack([norm.to(wide) for norm in norms]) if len({n.dtype for n in norms}) > 1 else torch.stack(norms).to(wide)
+    alike = len({norm.dtype for norm in norms}) == 1
+    return wide(torch.stack(norms)) if alike else torch.stack([wide(norm) for norm in norms])
 
 
 def dots(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
@@ -47,8 +52,7 @@ def dots(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
     if not left:
         return torch.zeros(0, dtype=torch.float64)
     home = left[0].device
-    wide = torch.float32 if home.type == "mps" else torch.float64
-    return torch.stack([_dot(x, y).to(home, wide) for x, y in zip(left, right, strict=True)])
+    return torch.stack([wide(_dot(x, y).to(home)) for x, y in zip(left, right, strict=True)])
 
 
 def _dot(x: Tensor, y: Tensor) -> Tensor:
@@ -72,18 +76,3 @@ def cosine(dot: Tensor, left: Tensor, right: Tensor) -> Tensor:
     """dot / √(left · right), of a dot product and two sums of squares; 0 where one of them is 0."""
     size = (left * right).sqrt()
     return torch.where(size > 0, dot / size, torch.zeros_like(dot))
-
-
-def signal_and_noise(parts: Tensor, whole: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """(‖G‖², tr Σ / count) of the gradient's expectation G and of one part's covariance Σ, both without bias.
-
-        E‖gₖ‖² = ‖G‖² + tr Σ,   E‖ḡ‖² = ‖G‖² + tr Σ / n,   ḡ = mean of n independent gₖ
-
-    Args:
-        parts: Mean of the ‖gₖ‖².
-        whole: ‖ḡ‖².
-        count: n, at least 2.
-
-    Source: McCandlish et al. 2018, arXiv:1812.06162, appendix A.
-    """
-    return (count * whole - parts) / (count - 1), (parts - whole) / (count - 1)

@@ -14,14 +14,19 @@ OURS = frozenset(("step", "lr", "meta", "lrkit_run"))  # names that the watch wr
 
 
 def on_host(buffer: list[dict[str, Value]]) -> list[dict[str, float]]:
-    """Rows of numbers: one copy a device, so that an accelerator is waited for once; the loss of a CPU is a number already."""
-    tensors = [value for row in buffer for value in row.values() if isinstance(value, Tensor)]
-    if not tensors:
-        return buffer  # type: ignore[return-value]  # no tensor is left in it
-    home = tensors[0].device
-    wide = torch.float32 if home.type == "mps" else torch.float64
-    numbers = iter(torch.stack([value.to(home, wide) for value in tensors]).tolist())
-    return [{name: next(numbers) if isinstance(value, Tensor) else value for name, value in row.items()} for row in buffer]
+    """Rows of numbers: one copy a kind of tensor, so that an accelerator is hardly waited for; what a CPU has are numbers."""
+    rows, kinds = (
+        [dict(row) for row in buffer],
+        dict[tuple[torch.device, torch.dtype], list[tuple[dict[str, Value], str, Tensor]]](),
+    )
+    for row in rows:
+        for name, value in row.items():
+            if isinstance(value, Tensor):
+                kinds.setdefault((value.device, value.dtype), []).append((row, name, value))
+    for some in kinds.values():
+        for (row, name, _), number in zip(some, torch.stack([value for *_, value in some]).tolist(), strict=True):
+            row[name] = float(number)
+    return rows  # type: ignore[return-value]  # no tensor is left in them
 
 
 def is_number(value: Value) -> bool:
@@ -37,7 +42,7 @@ def rates_of(optimizer: torch.optim.Optimizer) -> dict[str, Value]:
         value = group.get("lr")
         if value is None:
             continue
-        value = value.detach().clone() if isinstance(value, Tensor) else float(value)
+        value = value.detach().reshape(()).clone() if isinstance(value, Tensor) and not value.is_cpu else float(value)
         if i == 0:
             out["lr"] = value
         if len(groups) > 1:

@@ -6,25 +6,21 @@ in other processes. Knows no gauge and no time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lrkit.binding.layers import bare
+from lrkit.binding.layers import bare, walk
 from lrkit.binding.processes import parallel
+from lrkit.gauges.evaluation import Evaluation, Loss, NotNow, Unavailable, randomness
 from lrkit.optim.lists import flat
-from lrkit.snapshot import capture_random
+from lrkit.snapshot import Restore
 
 Value = float | Tensor
-Loss = Callable[[Any, Any], Tensor]
 MOST_LAYERS = 24  # columns a quantity: of more layers, neighbours are taken together
-
-
-class Unavailable(Exception):
-    """A gauge cannot be read in this training; the text says why."""
 
 
 class View:
@@ -37,18 +33,22 @@ class View:
 
     Attributes:
         batches: What was recorded of the coming update's batches.
+        rows: How many examples each of them holds, as far as that is known; also where the batches themselves are not kept.
         said: What was recorded of the coming update.
         step: The coming update, or the one just made.
+        evaluating: Whether a gauge is evaluating the loss.
         memory: What a gauge keeps from one visit to the next, by its own name.
     """
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, loss: Loss | None) -> None:
         self.wrapped, self.model, self.optimizer, self.loss = model, bare(model), optimizer, loss
         self.batches: list[Any] = []
+        self.rows: list[int | None] = []
         self.said: dict[str, Value] = {}
         self.step = 0
+        self.evaluating = False
         self.memory: dict[str, Tensor] = {}
-        self._groups: tuple[list[int], list[str], Tensor] = ([], [], torch.zeros(0))
+        self._groups: tuple[list[int], list[str], dict[int, int]] = ([], [], {})
 
     # -- tensors ----------------------------------------------------------------------------------------------------------
 
@@ -57,15 +57,15 @@ class View:
         """Every parameter that the optimizer may change."""
         return [p for group in self.optimizer.param_groups for p in group["params"] if p.requires_grad]
 
-    @property
-    def moved(self) -> list[Tensor]:
-        """Those of them that have a gradient."""
-        return [p for p in self.parameters if p.grad is not None]
-
     def gradients(self) -> tuple[list[Tensor], list[Tensor]]:
         """(parameters, gradients) of those that have one: this process's part, of a sparse gradient the values it holds."""
-        moved = self.moved
+        moved = [p for p in self.parameters if p.grad is not None]
         return moved, [_dense(p.grad) for p in moved]
+
+    @property
+    def flattened(self) -> bool:
+        """Whether each process holds an unnamed part of them (FSDP1)."""
+        return any(getattr(p, "_fsdp_flattened", False) for p in self.parameters)
 
     @property
     def sharded(self) -> bool:
@@ -99,72 +99,62 @@ class View:
         """
         if not parameters:
             return {}
-        names, place = self._layers(parameters)
-        place = place.to(sums.device)
-        layers = torch.zeros((len(sums), len(names)), dtype=sums.dtype, device=sums.device).index_add_(1, place, sums)
+        names, place = self.layers(parameters)
+        at = torch.tensor(place, device=sums.device)
+        layers = torch.zeros((len(sums), len(names)), dtype=sums.dtype, device=sums.device).index_add_(1, at, sums)
         columns = torch.cat([layers.sum(1, keepdim=True), layers], dim=1) if len(names) > 1 else layers
         labels = [name, *(f"{name}/{layer}" for layer in names)] if len(names) > 1 else [name]
         return spread(labels, formula(*columns))
 
     def layers(self, parameters: Sequence[Tensor]) -> tuple[list[str], list[int]]:
-        """(names, place of each parameter's layer in them)."""
-        names, place = self._layers(parameters)
-        return names, place.tolist()
+        """(names, place of each parameter's layer in them); what a layer is does not depend on which parameters are asked for."""
+        _, names, home = self._layers()
+        places = [home[id(p)] for p in parameters]
+        there = {layer: i for i, layer in enumerate(sorted(set(places)))}
+        return [names[layer] for layer in there], [there[place] for place in places]
 
-    def _layers(self, parameters: Sequence[Tensor]) -> tuple[list[str], Tensor]:
-        known = [id(p) for p in parameters]
-        if known != self._groups[0]:
-            names = {id(p): name for name, p in self.model.named_parameters()}
-            labels = [names.get(id(p), f"group{self._group(p)}") for p in parameters]
-            layers, place = grouped(labels)
-            self._groups = known, layers, torch.tensor(place)
-        return self._groups[1], self._groups[2]
-
-    def _group(self, parameter: Tensor) -> int:
+    def _layers(self) -> tuple[list[int], list[str], dict[int, int]]:
         groups = self.optimizer.param_groups
-        return next(i for i, group in enumerate(groups) if any(p is parameter for p in group["params"]))
+        known = [id(p) for group in groups for p in group["params"]]
+        if known != self._groups[0]:
+            labels = {id(p): f"{group.get('name', f'group{i}')}." for i, group in enumerate(groups) for p in group["params"]}
+            named = [(f"{path}.{key}", p) for path, module in walk(self.model) for key, p in module._parameters.items()]
+            labels |= {id(p): name.removeprefix(".") for name, p in reversed(named) if id(p) in labels}
+            names, place = grouped([labels[one] for one in known])
+            self._groups = known, names, dict(zip(known, place, strict=True))
+        return self._groups
 
     # -- evaluating again ---------------------------------------------------------------------------------------------------
 
+    def random(self) -> Restore:
+        """Remember the random states that an evaluation may touch."""
+        return randomness(self.model, self.check_evaluable())
+
     @contextmanager
-    def evaluation(self) -> Iterator[Callable[[Any], Tensor]]:
-        """Inside, a function gives a batch's loss, by the same random numbers each time; all is put back."""
-        if self.loss is None:
-            raise Unavailable("no loss= was given to watch")
-        loss, restore = self.loss, capture_random()
-        buffers = [b for b in self.model.buffers() if not getattr(b, "is_inference", bool)()]
-        before = [b.detach().clone() for b in buffers]
-
-        def again(batch: Any) -> Tensor:
-            restore()
-            value = loss(self.model, batch)
-            if not isinstance(value, Tensor) or value.numel() != 1:
-                raise Unavailable("loss(model, batch) does not return a tensor of one number")
-            return value.reshape(())
-
+    def evaluation(self, begin: Restore | None = None) -> Iterator[Evaluation]:
+        """Inside, the loss can be evaluated; all is put back. `begin`: random states to begin with, else the present ones."""
+        loss, self.evaluating = self.check_evaluable(), True
         try:
-            with torch.enable_grad():
-                yield again
+            with Evaluation(self.model, self.parameters, loss, begin) as evaluation:
+                yield evaluation
         finally:
-            restore()
-            with torch.no_grad():
-                for buffer, old in zip(buffers, before, strict=True):
-                    buffer.copy_(old)
+            self.evaluating = False
 
-    def check_evaluable(self) -> None:
-        """Refuse what an evaluation would disturb, or what it needs and is not there.
+    def check_evaluable(self) -> Loss:
+        """The loss; refused is what an evaluation would disturb, or what it needs and is not there.
 
         Raises:
             Unavailable: Without a loss or a batch; where shards or batch statistics are shared with other processes.
         """
         if self.loss is None:
             raise Unavailable("no loss= was given to watch")
-        if not self.batches:
-            raise Unavailable("no batch= was recorded")
         if self.sharded:
             raise Unavailable("the weights are sharded: all processes would have to evaluate together")
         if parallel() and any(isinstance(m, nn.SyncBatchNorm) for m in self.model.modules()):
             raise Unavailable("SyncBatchNorm needs every process to evaluate")
+        if not self.batches:
+            raise NotNow("no batch= was recorded")
+        return self.loss
 
 
 def spread(labels: Sequence[str], values: Tensor) -> dict[str, Value]:
@@ -192,48 +182,6 @@ def grouped(names: Sequence[str]) -> tuple[list[str], list[int]]:
     runs = [layers[i : i + each] for i in range(0, len(layers), each)] if each else []
     place = {layer: i for i, run in enumerate(runs) for layer in run}
     return [run[0] if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs], [place[label] for label in labels]
-
-
-def halves(batch: Any) -> tuple[Any, Any, int, int] | None:
-    """(first half, second half, rows of each) of a batch: its tensors, in tuples, lists and dicts, cut along dimension 0.
-
-    None where they do not share a length, or it is below 2.
-    """
-    lengths = set(_lengths(batch))
-    if len(lengths) != 1 or (rows := lengths.pop()) < 2:
-        return None
-    cut = rows // 2
-    return _cut(batch, slice(0, cut)), _cut(batch, slice(cut, None)), cut, rows - cut
-
-
-def rows_of(batch: Any) -> int | None:
-    """How many examples a batch holds: the length that its tensors share; None where they share none."""
-    lengths = set(_lengths(batch))
-    return lengths.pop() if len(lengths) == 1 else None
-
-
-def _lengths(batch: Any) -> Iterator[int]:
-    if isinstance(batch, Tensor):
-        yield len(batch) if batch.ndim else 0
-    elif isinstance(batch, dict) or hasattr(batch, "items"):
-        for _, one in batch.items():
-            yield from _lengths(one)
-    elif isinstance(batch, tuple | list):
-        for one in batch:
-            yield from _lengths(one)
-
-
-def _cut(batch: Any, rows: slice) -> Any:
-    if isinstance(batch, Tensor):
-        return batch[rows]
-    if isinstance(batch, dict):
-        return {name: _cut(one, rows) for name, one in batch.items()}
-    if hasattr(batch, "items"):
-        return type(batch)({name: _cut(one, rows) for name, one in batch.items()})
-    if isinstance(batch, tuple | list):
-        parts: Iterable[Any] = [_cut(one, rows) for one in batch]
-        return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
-    return batch
 
 
 def _placed(parameter: Any) -> tuple[Any, Any] | None:

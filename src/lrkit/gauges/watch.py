@@ -9,32 +9,30 @@ Knows optimizers and tensors. Knows no loop, no model internals, no illness.
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.compiler import is_dynamo_compiling
 
 from lrkit.binding.hooks import Owner, compiler, skipped, without_gradient
 from lrkit.binding.processes import agreed, parallel
 from lrkit.binding.record import has_updates
 from lrkit.errors import InputError, StateError, real, whole
+from lrkit.gauges.batches import rows_of
 from lrkit.gauges.catalogue import GAUGES
 from lrkit.gauges.curvature import Curvature, curvature
+from lrkit.gauges.evaluation import Loss, Unavailable
 from lrkit.gauges.pace import Pace
-from lrkit.gauges.rows import OURS, is_number, number, on_host, rates_of
-from lrkit.gauges.view import Loss, Unavailable, Value, View
+from lrkit.gauges.recorder import Recorder, Sink
+from lrkit.gauges.rows import OURS, is_number, number, rates_of
+from lrkit.gauges.view import Value, View
 from lrkit.gauges.visits import Visits
-from lrkit.run import Run, Writer
+from lrkit.run import Run
 from lrkit.tally import tally_of
-
-Sink = Callable[[int, dict[str, float]], object]
-_FLUSH_ROWS, _FLUSH_SECONDS = 50, 5.0
-_log = logging.getLogger("lrkit")
 
 
 def watch(
@@ -46,6 +44,7 @@ def watch(
     budget: float = 0.02,
     every: int | None = None,
     sinks: Iterable[Sink] = (),
+    step: int | None = None,
     meta: dict[str, Any] | None = None,
 ) -> Watch:
     """Watch a training loop.
@@ -61,13 +60,14 @@ def watch(
         budget: Share of the training's time that everything beyond loss and rates may take, from 0, nothing, to 1.
         every: Read every gauge at every so many updates, whatever it takes; None: as the budget allows.
         sinks: Functions ``(step, {name: value})`` that are handed each row when it is flushed.
+        step: What the next update counts as, at least 0; None: where an attached schedule is, else 0.
         meta: What to remember of the run; plain JSON values.
 
     Returns:
         A context manager with `.record(loss=…)`, `.amend(…)` and `.run`.
 
     Raises:
-        InputError: If `every` is below 1, `budget` not from 0 to 1, or `loss` or a sink no function.
+        InputError: If `every` is below 1, `step` below 0, `budget` not from 0 to 1, or `loss` or a sink no function.
         FileError: If `path` holds a run already.
 
     Examples:
@@ -97,7 +97,8 @@ def watch(
     for sink in sinks:
         if not callable(sink):
             raise InputError(f"watch(sinks={type(sink).__name__}): a sink is a function (step, {{name: value}}). Pass such.")
-    return Watch(View(model, optimizer, loss), path, budget, every, sinks, _about(model, optimizer) | (meta or {}))
+    step = None if step is None else whole("watch", "step", step, least=0)
+    return Watch(View(model, optimizer, loss), path, budget, every, sinks, step, _about(model, optimizer) | (meta or {}))
 
 
 def _about(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -114,33 +115,43 @@ class Watch(Owner):
     """Records one row an update. Made by `watch`; use it in a ``with`` statement."""
 
     def __init__(
-        self, view: View, path: str | Path | None, budget: float, every: int | None, sinks: tuple[Sink, ...], meta: dict[str, Any]
+        self,
+        view: View,
+        path: str | Path | None,
+        budget: float,
+        every: int | None,
+        sinks: tuple[Sink, ...],
+        step: int | None,
+        meta: dict[str, Any],
     ) -> None:
-        self._view, self._optimizer, self._sinks, self.meta = view, view.optimizer, sinks, meta
         first = not parallel() or torch.distributed.get_rank() == 0
-        self._writer = Writer(path, meta) if path is not None and first else None  # writes nothing before the first flush
+        self._view, self._optimizer = view, view.optimizer
+        self._recorder = Recorder(path if first else None, sinks if first else (), meta)
         together = view.sharded
-        gauges = {gauge.name: gauge for gauge in GAUGES if first or together}
+        gauges = {gauge.name: gauge for gauge in GAUGES if (first or together) and not view.flattened}
         shares = {name: (gauge.share, gauge.guess, gauge.least) for name, gauge in gauges.items()}
         self._pace = Pace(shares, budget, every, agreed if together else list)
         self._visits = Visits(view, self._pace, gauges)
-        self._step = 0
+        if view.flattened:
+            self._visits.left_out = {gauge.name: "FSDP1 shows only parts of what there is: use fully_shard" for gauge in GAUGES}
+        self._begin, self._step = step, 0
         self._waiting: dict[str, Value] = {}  # sums of what was recorded since the last update
         self._counts: dict[str, int] = {}  # of these, where recorded more than once
         self._made = False  # since the last record
+        trained = [] if parallel() else [p for p in view.parameters if p.is_leaf]
+        self._sample = min(trained, key=Tensor.numel, default=None)  # by whose gradient a skipped update is known
+        self._mark: Tensor | None = None  # that gradient at the last record
         self._row: dict[str, Value] | None = None  # of the last update
         self._in_force: dict[str, Value] = {}  # the rates of the update under way
-        self._buffer: list[dict[str, Value]] = []
-        self._rows: dict[int, dict[str, float]] = {}
-        self._armed = self._closed = False
-        self._flushed = time.monotonic()
+        self._armed: bool | None = False  # between the hooks of an update; None: after both
+        self._nested = self._closed = self._void = False
         self._handles: list[Any] = []
 
     def __enter__(self) -> Watch:
         if self._handles or self._closed:
             raise StateError("watch: a watch is entered once. Make a new one.")
-        step = self._optimizer.param_groups[0].get("lrkit_step") if self._optimizer.param_groups else None
-        self._step = 0 if step is None else int(step)  # a resumed run goes on where its schedule is
+        counted = self._optimizer.param_groups[0].get("lrkit_step") if self._optimizer.param_groups else None
+        self._step = self._begin if self._begin is not None else int(counted or 0)  # a resumed run goes on where its schedule is
         self._handles = [
             self._optimizer.register_step_pre_hook(self._on_before),
             self._optimizer.register_step_post_hook(self._on_after),
@@ -154,13 +165,10 @@ class Watch(Owner):
         self._closed = True
         try:
             self._visits.drop()
-            if self._rows or self._buffer:
+            if self._recorder:
                 self.add_meta(gauges=self.gauges)
-            self.flush()
         finally:
-            if self._writer is not None:
-                self._writer.close()
-                self._writer = None
+            self._recorder.close()
 
     def record(self, *, batch: object = None, **values: Value) -> None:
         """Say what belongs to the coming update, before it; several calls before one update are averaged.
@@ -176,11 +184,13 @@ class Watch(Owner):
         """
         if not self._handles:
             self._refuse("record")
-        if batch is not None and self._view.loss is not None:
+        self._check_skipped()
+        if batch is not None:
             if self._made:
-                self._view.batches = []
-                self._made = False
-            self._view.batches.append(batch)
+                self._view.batches, self._view.rows, self._made = [], [], False
+            self._view.rows.append(rows_of(batch))
+            if self._view.loss is not None:
+                self._view.batches.append(batch)
         for name, value in values.items():
             one = number(name, value)
             if name in self._waiting:
@@ -203,9 +213,7 @@ class Watch(Owner):
         checked = {name: number(name, value) for name, value in values.items()}
         if float(self._row["step"]) >= self._step:
             return  # a controller has gone back beyond that update
-        if not self._buffer or self._buffer[-1] is not self._row:  # flushed already: a second line of the same step adds to it
-            self._buffer.append({"step": self._row["step"], **checked})
-        self._row.update(checked)
+        self._recorder.amend(self._row, checked)
 
     def curvature(self, batch: object = None, steps: int = 20) -> Curvature:
         """The extreme curvatures here and now, by as many products with the Hessian as it takes; the budget does not count it.
@@ -234,8 +242,12 @@ class Watch(Owner):
     @property
     def run(self) -> Run:
         """What has been seen so far."""
-        self.flush()
-        return Run.from_rows(self._rows.values(), self.meta)
+        return self._recorder.run
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What is remembered of it."""
+        return self._recorder.meta
 
     @property
     def last(self) -> dict[str, float]:
@@ -255,16 +267,15 @@ class Watch(Owner):
         self.add_meta(events=[dict(event) for event in events])
         back = events[-1].get("back_to")
         if back is not None:
-            self._rows = {step: row for step, row in self._rows.items() if step < back}
-            self._step, self._waiting, self._counts = int(back), {}, {}
+            self._recorder.forget(int(back))
+            self._step, self._void = int(back), True
+            self._forget()
             self._visits.drop()
             self._pace.rewind(self._step)
 
     def add_meta(self, **meta: Any) -> None:
         """Add to the run's meta what only became known later."""
-        self.meta = self.meta | meta
-        if self._writer is not None:
-            self._writer.add_meta(**meta)
+        self._recorder.add_meta(**meta)
 
     def flush(self) -> list[dict[str, float]]:
         """Copy what is on the device to the host, all at once, write it to the file and hand it to the sinks.
@@ -272,29 +283,7 @@ class Watch(Owner):
         Returns:
             The rows that were new.
         """
-        buffer, self._buffer = self._buffer, []
-        fresh = on_host(buffer)
-        self._visits.read_clocks()
-        for row in fresh:
-            self._rows.setdefault(int(row["step"]), {}).update(row)
-        if self._writer is not None:
-            for row in fresh:
-                self._writer.append(row)
-            self._writer.flush()
-        for sink in self._sinks:
-            self._hand(sink, fresh)
-        self._flushed = time.monotonic()
-        return fresh
-
-    def _hand(self, sink: Sink, rows: list[dict[str, float]]) -> None:
-        """A sink that fails is left out: it must not end the training."""
-        try:
-            for row in rows:
-                sink(int(row["step"]), {name: value for name, value in row.items() if name != "step"})
-        except Exception as error:  # whatever it is, the training goes on
-            self._sinks = tuple(one for one in self._sinks if one is not sink)
-            name = getattr(sink, "__name__", type(sink).__name__)
-            _log.warning("watch: the sink %s is left out from now on: %s: %s", name, type(error).__name__, error)
+        return self._recorder.flush()
 
     # -- the hooks ------------------------------------------------------------------------------------------------------
 
@@ -304,12 +293,22 @@ class Watch(Owner):
 
             apart(self._on_before, optimizer, args, kwargs)
             return
+        if self._armed:  # this is the step() of a parent, called by one that is under way; or the last one has failed
+            if self._nested:
+                return
+            self._visits.drop()
         self._in_force = rates = rates_of(optimizer)
-        self._armed = not self._paused and not (rates.get("lr") == 0 and _dry(optimizer))
+        self._armed = (
+            not self._paused
+            and not (type(lr := rates.get("lr")) is float and lr == 0 and _dry(optimizer))  # one on a device is not waited for
+            and not (self._void and self._is_void(args, kwargs))
+        )
         if not self._armed:
             return
         self._pace.beat()
         if self._visits.under_way or self._step >= self._pace.soonest:
+            if self._made:
+                self._view.batches, self._view.rows = [], []  # those of an earlier update
             self._view.said = self._said()
             self._visits.before(self._step)
 
@@ -320,24 +319,53 @@ class Watch(Owner):
             apart(self._on_after, optimizer, args, kwargs)
             return
         if not self._armed:
+            self._nested = self._nested or self._armed is None  # the child's
             return
-        self._armed = False
+        self._armed = None
         if skipped(optimizer):
-            self._waiting, self._counts, self._made = {}, {}, True
+            self._forget()
             self._visits.drop()
             return
-        self._row = row = {"step": float(self._step), **(self._said() if self._counts else self._waiting), **self._in_force}
+        step, said = self._step, self._said() if self._counts else self._waiting
+        self._row = row = {"step": float(step), **said, **self._in_force}
+        self._recorder.add(row)  # before the gauges: what interrupts them, Ctrl-C, must not lose it
+        self._step = step + 1
+        self._forget()
         if self._visits.under_way:
             self._view.said = {name: value for name, value in row.items() if name not in OURS}
-            seen = self._visits.after(self._step)
+            seen = self._visits.after(step)
             row.update({name: value for name, value in seen.items() if name not in row and is_number(value)})
         if (tally := tally_of(optimizer)) is not None and tally.last is not None:
             row.update(tally.columns())
-        self._waiting, self._counts, self._made = {}, {}, True
-        self._buffer.append(row)
-        self._step += 1
-        if len(self._buffer) >= _FLUSH_ROWS or time.monotonic() - self._flushed > _FLUSH_SECONDS:
-            self.flush()
+        self._recorder.flush_if_due()
+
+    def _is_void(self, args: Any, kwargs: Any) -> bool:
+        """Whether the run went back between backward and step: then there is nothing to apply."""
+        self._void = False
+        closure = any(one is not None for one in (*args[1:], *kwargs.values()))
+        return not closure and without_gradient(self._optimizer)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Inside, nothing is seen; what is under way is given up."""
+        self._visits.drop()
+        with super().paused():
+            yield
+
+    def _forget(self) -> None:
+        """What was recorded belongs to an update that has been made, or will not be."""
+        self._waiting, self._counts, self._made, self._mark = {}, {}, True, None
+
+    def _check_skipped(self) -> None:
+        """A scaler that skips an update of an unfused optimizer calls no hook: then gradients are thrown away without one.
+
+        Within an accumulation they stay the same tensor; with several processes they may not, and nothing is concluded.
+        """
+        grad = None if self._sample is None else self._sample.grad
+        if self._mark is not None and grad is not self._mark:
+            self._forget()
+            self._visits.drop()
+        self._mark = grad
 
     def _said(self) -> dict[str, Value]:
         """What was recorded for the coming update, averaged."""

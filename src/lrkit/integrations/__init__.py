@@ -1,12 +1,13 @@
 """lrkit inside other people's loops: one file a host, which maps its words to `lrkit.attach` and `lrkit.find`.
 
-    lightning      Schedules and Clip, callbacks; scheduled, the value of configure_optimizers; find
-    transformers   Schedules, a callback, and the pair for Trainer(optimizers=…); find
+    lightning      Schedules, Clip, Watch, callbacks; scheduled, the value of configure_optimizers; find
+    transformers   Schedules, a callback, and the pair for Trainer(optimizers=…); Watch, a callback; find
     accelerate     attach, to a prepared optimizer; find
     torch          as_torch: an LRScheduler that changes nothing, for whoever insists on one
     optax          to_optax: a schedule for JAX
 
-A file is imported when it is first asked for, and it imports its own host only. What several share is in keywords and finding.
+A file is imported when it is first asked for, and it imports its own host only. What several share is in keywords, finding,
+watching.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""lrkit inside Lightning: `Schedules`, a callback, or `scheduled`, the value of ``configure_optimizers``; `Clip`; and `find`.
+"""lrkit inside Lightning: `Schedules`, a callback, or `scheduled`, for ``configure_optimizers``; `Clip`; `Watch`; and `find`.
 
 The optimizer's state, which Lightning saves, holds the position; nothing else is saved. Knows Lightning's Trainer; what a
 schedule is, it leaves to `lrkit.attach`, and how to search to `lrkit.find`.
@@ -18,6 +18,7 @@ from lrkit.errors import InputError, MissingExtra, StateError
 from lrkit.finder.suggestion import Suggestion
 from lrkit.integrations.keywords import attach_at, check_heard, heard, missing
 from lrkit.integrations.lightning_find import Found, Seeker, as_it_was, check_findable, quiet
+from lrkit.integrations.lightning_watch import Watch as Watch
 from lrkit.integrations.torch import as_torch
 from lrkit.schedules.base import Schedule
 from lrkit.schedules.template import Template

@@ -1,4 +1,4 @@
-"""lrkit inside transformers' Trainer: a callback, and the pair that keeps the Trainer from making a scheduler of its own; `find`.
+"""lrkit inside transformers' Trainer: a callback, and the pair that keeps it from making a scheduler of its own; `Watch`; `find`.
 
     schedules = Schedules(lr="warmup 5% > cosine")
     Trainer(…, optimizers=schedules.pair(), callbacks=[schedules])
@@ -27,6 +27,7 @@ from lrkit.finder.suggestion import Suggestion
 from lrkit.integrations.finding import Windows, ending, kept, of_updates, validation_batches
 from lrkit.integrations.keywords import attach_at, check_heard, heard, missing
 from lrkit.integrations.torch import Passive
+from lrkit.integrations.transformers_watch import Watch as Watch
 from lrkit.schedules.base import Schedule
 from lrkit.schedules.compat.transformers import get_scheduler
 from lrkit.schedules.parts import Hold

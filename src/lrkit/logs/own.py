@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 
+from lrkit.journal import VERSION
 from lrkit.logs.grid import blocks, grid_of_lines, separators
 from lrkit.logs.source import Source
-from lrkit.run import VERSION, Run
+from lrkit.run import Run
 
 
 def lrkit_run(source: Source) -> list[Run] | None:

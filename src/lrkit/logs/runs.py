@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from lrkit.errors import LARGEST, FileError
 from lrkit.logs.names import optimizer_in, renamed
 from lrkit.logs.table import Array, Column, Rows, Table
-from lrkit.run import MOST_CELLS, Run
+from lrkit.run import Run
 
+MOST_CELLS = 50_000_000  # 400 MB of numbers
 MOST_RUNS = 1000  # steps that go back more often are no steps
 
 Mask = NDArray[np.bool_]

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from lrkit.errors import FileError, reason
-from lrkit.run import FILE_NAME
+from lrkit.journal import FILE_NAME
 
 LARGEST_FILE = 1 << 30  # bytes, unpacked
 NAMES = (FILE_NAME, "trainer_state.json", "metrics.csv", "results.csv", "measurements.csv", "output.log")

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lrkit.figures.charts import curves, window
-from lrkit.figures.style import GREEN, PALETTE, new_figure
+from lrkit.figures.style import GREEN, INK, PALETTE, new_figure
 from lrkit.run import Run
 
 
@@ -39,6 +39,39 @@ def loss_and_rate(run: Run, shaded: tuple[int, int] | None = None, name: str = "
         top.set_xlabel("")
         if shaded is not None:
             window(figure.axes[1], *shaded)
+    return figure
+
+
+# What a page shows of a watched run: column, name, and the value that divides one kind of training from another.
+_GAUGES = (
+    ("gain_ratio", "gain ratio", 0.5), ("grad_cosine", "cosine of gradients", 0.0), ("edge", "curvature : stable limit", 1.0),
+    ("update_ratio", "update : weights", None), ("coherence", "coherence κ", None), ("rms_t", "RMS_t", 1.0),
+    ("grad_norm", "gradient norm", None), ("noise_scale", "noise scale, examples", None),
+)  # fmt: skip
+_FEWEST = 4  # visits that make a picture
+_MOST = 6  # pictures
+
+
+def gauges(run: Run) -> Figure | None:
+    """What gauges have read, a small picture each, six at most; None where the run was not watched so closely."""
+    seen = [one for one in _GAUGES if one[0] in run and len(run.observed(one[0])[1]) >= _FEWEST][:_MOST]
+    if not seen:
+        return None
+    rows = -(-len(seen) // 2)
+    figure = new_figure(width=6.2, height=0.5 + 1.45 * rows, rows=rows, columns=min(2, len(seen)), sharex=True)
+    for ax, (column, name, divide) in zip(figure.axes, seen, strict=False):
+        steps, values = run.observed(column)
+        curves({name: (steps, values)}, ax, xlabel="")
+        ax.lines[-1].set(marker=".", markersize=3.5, linewidth=0.9)
+        ax.set_title(name, fontsize="medium", loc="left")
+        if divide is not None:
+            ax.axhline(divide, color=INK, lw=0.8, ls=":")
+        ax.margins(x=0.03)
+    for ax in figure.axes[len(seen) :]:
+        ax.set_axis_off()
+    for ax in figure.axes[max(0, len(seen) - 2) : len(seen)]:
+        ax.set_xlabel("step")
+        ax.tick_params(labelbottom=True)
     return figure
 
 

@@ -11,7 +11,7 @@ from html import escape
 from lrkit.doctor.diagnosis import Diagnosis
 from lrkit.doctor.finding import Finding
 from lrkit.figures.style import to_svg
-from lrkit.reporting.panels import loss_and_rate
+from lrkit.reporting.panels import gauges, loss_and_rate
 from lrkit.reporting.verdict import facts, family, how_sure, percent, probabilities, tried
 from lrkit.run import Run
 
@@ -58,6 +58,9 @@ def diagnosis_section(heading: str, diagnosis: Diagnosis) -> str:
     if not rows:
         well = f'<div class="card good"><h3>healthy</h3><p>{escape(diagnosis.well)}.</p></div>' if diagnosis.healthy else ""
         rows = [row(_figure(heading, diagnosis.run), well + _rest(diagnosis))]
+    read = gauges(diagnosis.run)
+    if read is not None:
+        rows.append(f"<figure>{to_svg(read, f'{heading}: what the gauges have read')}</figure>")
     return _verdict(diagnosis) + "".join(rows)
 
 
