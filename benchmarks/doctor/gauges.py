@@ -81,7 +81,7 @@ def joined(run: Run, seen: dict[str, dict[str, float]]) -> Run:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("schedules", nargs="*", default=list(sweeps.SCHEDULES), help="constant, cosine, wsd")
+    parser.add_argument("schedules", nargs="*", default=["cosine", "wsd"], help="of the sweeps, by default cosine and wsd")
     parser.add_argument("--processes", type=int, default=2)
     given = parser.parse_args()
     known = dict(load())

@@ -130,6 +130,22 @@ class TestWhatIsSeen:
                 optimizer.step()
         assert w.run["loss"].tolist() == [1.0, 1.0]
 
+    def test_what_a_closure_records_of_gradients_that_it_makes_joins_what_was_said_before(self):
+        model, optimizer = build(torch.optim.SGD)
+        with watch(model, optimizer, loss=lambda model, x: model(x).square().mean(), every=1) as w:
+            for x in DATA[:4]:
+
+                def closure(x=x):
+                    optimizer.zero_grad()
+                    value = model(x).square().mean()
+                    value.backward()
+                    w.record(loss=value)
+                    return value
+
+                w.record(batch=x)
+                optimizer.step(closure)
+        assert len(w.run.observed("gain")[0]) == len(w.run.observed("loss")[0]) == 4
+
     def test_the_first_step_can_be_said(self):
         model, optimizer = build()
         with watch(model, optimizer, step=70) as w:

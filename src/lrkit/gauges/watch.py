@@ -361,6 +361,8 @@ class Watch(Owner):
 
         Within an accumulation they stay the same tensor; with several processes they may not, and nothing is concluded.
         """
+        if self._armed:
+            return  # within the step: a closure makes new gradients
         grad = None if self._sample is None else self._sample.grad
         if self._mark is not None and grad is not self._mark:
             self._forget()
