@@ -187,23 +187,42 @@ def moves(cases: Sequence[Case], base: odds.Book) -> dict[str, Any]:
     seen = [case for case in cases if case.watched is not None]
     if not seen:
         return {"gauged": NOTHING, "gauged_blind": NOTHING}
-    views = [seen, [first(case, 0.3) for case in seen], [first(case, 0.6) for case in seen]]
-    curves = [curve_of(case.watched) for view in views for case in view if case.watched is not None]
-    long = [curve.points >= FEWEST and len(np.unique(curve.rows)) >= FEWEST for curve in curves]
-    word = np.tile([WORDS.index(case.label or "") for case in seen], len(views))
-    problem = np.tile([case.problem for case in seen], len(views))
-    found = [odds.odds_of(curve, base) for curve, enough in zip(curves, long, strict=True) if enough]
-    readings = np.array([readings_of(curve) for curve, enough in zip(curves, long, strict=True) if enough])
-    word, problem = word[long], problem[long]
+    parts = [(case, *numbers) for case in seen for numbers in looks(case)]
+    word = np.array([WORDS.index(case.label or "") for case, *_ in parts])
+    problem = np.array([case.problem for case, *_ in parts])
+    readings = np.array([found for _, _, found in parts])
+    x, horizons = np.array([one[:-2] for _, one, _ in parts]), [one[-2:] for _, one, _ in parts]
+    usual = [base.usual.log10(family(case.optimizer) or "", *at) for (case, *_), at in zip(parts, horizons, strict=True)]
+    off = [odds.off_usual(at - np.log10(curve_peak(case))) for at, (case, *_) in zip(usual, parts, strict=True)]
+    blind, known = base.blind.probabilities(x), base.known.probabilities(np.column_stack([x, off]))
     free = np.where(np.isin(READINGS, REPLAYED), np.nan, readings)  # what is left without a loss
     share = np.array([np.mean(problem == one) for one in problem])
     out = {}
-    for name, chances in (("gauged", [o.probabilities for o in found]), ("gauged_blind", [o.alone for o in found])):
-        start = np.log(np.maximum([[p[w] for w in WORDS] for p in chances], 1e-6))
+    for name, chances in (("gauged", known), ("gauged_blind", blind)):
+        start = np.log(np.maximum(chances, 1e-6))
         twice = (np.vstack(pair) for pair in ((readings, free), (start, start)))
         move = moved(*twice, np.tile(word, 2), np.tile(1 / share, 2))
         out[name] = {key: np.round(getattr(move, key), 5).tolist() for key in ("mean", "scale", "weights")}
     return out
+
+
+_LOOKS: dict[tuple[str, float], list[tuple[Array, Array]]] = {}
+
+
+def looks(case: Case) -> list[tuple[Array, Array]]:
+    """(shape and horizon, readings) of a watched case: whole, and cut at 30 and at 60 %, where that is long enough."""
+    key = (case.sweep, case.lr or 0.0)
+    if key not in _LOOKS:
+        shown = [one.watched for one in (case, first(case, 0.3), first(case, 0.6)) if one.watched is not None]
+        pairs = [(numbers(run), readings_of(curve_of(run))) for run in shown]
+        _LOOKS[key] = [(x, readings) for x, readings in pairs if np.isfinite(x).all()]
+    return _LOOKS[key]
+
+
+def curve_peak(case: Case) -> float:
+    """The highest rate of the whole run."""
+    assert case.watched is not None, "only such are asked"
+    return float(np.max(case.watched["lr"]))
 
 
 def moved(readings: Array, start: Array, word: NDArray[np.intp], weight: Array) -> odds.Move:

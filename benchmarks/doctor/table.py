@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -36,14 +37,19 @@ def judged(cases: Sequence[Case], source: int) -> list[Diagnosis]:
         cases: Of one source.
         source: Which of `sources` they are from: 0 DeepOBS, 1 own sweeps.
     """
-    parts = sources()
     out: dict[int, Diagnosis] = {}
     for problem in sorted({case.problem for case in cases}):
-        rest = [rows.only(rows.problem != problem) if i == source else rows for i, rows in enumerate(parts)]
-        weights = odds.book_from(book(joined(rest)))
+        weights = without(source, problem)
         with mock.patch.object(odds, "_book", lambda weights=weights: weights):
             out |= {i: diagnose(case.run) for i, case in enumerate(cases) if case.problem == problem}
     return [out[i] for i in range(len(cases))]
+
+
+@cache
+def without(source: int, problem: str) -> odds.Book:
+    """What is fitted without a problem of a source."""
+    rest = [rows.only(rows.problem != problem) if i == source else rows for i, rows in enumerate(sources())]
+    return odds.book_from(book(joined(rest)))
 
 
 def figures(cases: Sequence[Case], found: Sequence[Diagnosis]) -> dict[str, float]:
@@ -91,8 +97,8 @@ def gauged(cases: Sequence[Case]) -> dict[str, dict[str, float]]:
     """With gauges and without, on the same runs."""
     bare = [case for case in cases if case.watched is not None]
     views = {
-        "with gauges": watched(bare), "without": bare,
-        "with gauges, rate unknown": watched(bare, rate=False), "the curve alone": [blind(case) for case in bare],
+        "with gauges": watched(bare), "the curve alone": [blind(case) for case in bare], "without": bare,
+        "with gauges, rate unknown": watched(bare, rate=False),
         "with gauges, first 30 %": watched([first(case, 0.3) for case in bare]),
         "without, first 30 %": [first(case, 0.3) for case in bare],
     }  # fmt: skip
