@@ -182,7 +182,7 @@ def book(rows: Rows) -> dict[str, Any]:
 def moves(cases: Sequence[Case], base: odds.Book) -> dict[str, Any]:
     """The JSON values of the two `odds.Move`, fitted on the cases that were watched.
 
-    Each is shown with all gauges, with those that need no loss, and cut at 30 and at 60 %.
+    Each is shown with all gauges, and with those that need no loss.
     """
     seen = [case for case in cases if case.watched is not None]
     if not seen:
@@ -210,11 +210,10 @@ _LOOKS: dict[tuple[str, float], list[tuple[Array, Array]]] = {}
 
 
 def looks(case: Case) -> list[tuple[Array, Array]]:
-    """(shape and horizon, readings) of a watched case: whole, and cut at 30 and at 60 %, where that is long enough."""
+    """(shape and horizon, readings) of a watched case, where it is long enough. Runs cut short would blur what whole ones say."""
     key = (case.sweep, case.lr or 0.0)
     if key not in _LOOKS:
-        shown = [one.watched for one in (case, first(case, 0.3), first(case, 0.6)) if one.watched is not None]
-        pairs = [(numbers(run), readings_of(curve_of(run))) for run in shown]
+        pairs = [(numbers(run), readings_of(curve_of(run))) for run in (case.watched,) if run is not None]
         _LOOKS[key] = [(x, readings) for x, readings in pairs if np.isfinite(x).all()]
     return _LOOKS[key]
 
@@ -229,7 +228,7 @@ def moved(readings: Array, start: Array, word: NDArray[np.intp], weight: Array) 
     """The regression of the words on readings, begun at log probabilities, by Newton's method."""
     share = np.array([weight[word == c].sum() for c in range(3)]) / weight.sum()
     w = weight * (1 / (3 * share[word])) ** CLASSES
-    w *= len(w) / w.sum() / 4  # every run is shown several times
+    w *= len(w) / w.sum() / 4  # every run is shown twice, and a sweep's neighbours are alike
     move = odds.Move(np.nanmean(readings, 0), np.nanstd(readings, 0) + 1e-9, np.zeros((readings.shape[1] + 1, 3)))
     z = move.standard(readings)
     prior = np.append(np.full(readings.shape[1], GAUGED), 1.0)
